@@ -1,0 +1,119 @@
+//! **The table** of every number that bounds cob: units and qualifiers stand last in the name.
+//!
+//! Nothing else in the tree may invent a bound. Relations between bounds are asserted at compile time, so that
+//! a change which breaks one does not build.
+
+/// One binary kilobyte, in bytes.
+pub const KIB: usize = 1024;
+/// One binary megabyte, in bytes.
+pub const MIB: usize = 1024 * KIB;
+
+// --- Frames between kernel and worker -----------------------------------------------------------------------
+
+/// Largest frame before the handshake is done.
+pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 64 * KIB;
+/// Largest frame of the kinds that carry no user payload.
+pub const PLAIN_FRAME_BYTES_MAX: usize = MIB;
+/// Largest frame that carries a display, an answer or a result.
+pub const DISPLAY_FRAME_BYTES_MAX: usize = 32 * MIB;
+/// Largest frame that carries code or a comm message: what fits in one client message.
+pub const REQUEST_FRAME_BYTES_MAX: usize = 33 * MIB;
+/// Payloads in one frame.
+pub const FRAME_PAYLOADS_MAX: usize = 1024;
+/// How far a read buffer may grow ahead of the bytes that have arrived.
+pub const READ_AHEAD_BYTES_MAX: usize = 64 * KIB;
+/// Frames of unknown kind that are skipped before the peer is judged to talk nonsense.
+pub const UNKNOWN_FRAMES_MAX: u32 = 1024;
+/// Bytes that wait to be written to a worker before the kernel stops taking more requests.
+pub const WORKER_QUEUE_BYTES_MAX: usize = 64 * MIB;
+
+// --- Output -------------------------------------------------------------------------------------------------
+
+/// Capacity asked for each of a worker's two output pipes.
+pub const OUTPUT_PIPE_BYTES: usize = MIB;
+/// One stream event holds at most this much text.
+pub const STREAM_EVENT_BYTES_MAX: usize = 64 * KIB;
+/// Small writes are gathered for at most this long before they become one event.
+pub const STREAM_COALESCE_MS: u64 = 10;
+/// Stream text kept per execution; what is printed beyond it is counted, and its tail kept.
+pub const OUTPUT_KEPT_BYTES_MAX: usize = 64 * MIB;
+/// How much of the end is kept when an execution prints more than [`OUTPUT_KEPT_BYTES_MAX`].
+pub const OUTPUT_TAIL_BYTES: usize = 64 * KIB;
+/// Time to bring the output of a finished execution in before its outcome becomes an error.
+pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
+
+// --- Client messages ----------------------------------------------------------------------------------------
+
+/// Largest multipart message a client may send, all parts together.
+pub const MESSAGE_BYTES_MAX: usize = 32 * MIB;
+/// Parts of one multipart message.
+pub const MESSAGE_PARTS_MAX: usize = 64;
+/// Longest id (Jupyter `msg_id`, session, ZeroMQ identity frame) that is accepted.
+pub const ID_BYTES_MAX: usize = 255;
+/// Signatures remembered to refuse replayed messages.
+pub const REPLAY_WINDOW: usize = 65_536;
+/// Requests that wait in one session before its client's socket is no longer read.
+pub const SESSION_QUEUE_MAX: usize = 4096;
+/// Bytes of requests that wait in one session before its client's socket is no longer read.
+pub const SESSION_QUEUE_BYTES_MAX: usize = 64 * MIB;
+
+// --- ZeroMQ sockets -----------------------------------------------------------------------------------------
+
+/// A peer must finish greeting and READY within this time.
+pub const ZMTP_HANDSHAKE_MS_MAX: u64 = 5_000;
+/// Largest ZMTP command (READY, SUBSCRIBE, PING, …).
+pub const ZMTP_COMMAND_BYTES_MAX: usize = 8 * KIB;
+/// Peers connected to one socket.
+pub const ZMTP_PEERS_MAX: usize = 1024;
+/// Peers of one socket that have not finished their handshake.
+pub const ZMTP_HALF_OPEN_MAX: usize = 128;
+/// Bytes of messages from all peers of one socket that are not complete yet.
+pub const ZMTP_INBOUND_BYTES_MAX: usize = 128 * MIB;
+/// A peer that stops in the middle of a message is closed after this time.
+pub const ZMTP_STALL_MS_MAX: u64 = 10_000;
+/// Bytes queued for one peer; a ROUTER refuses more, a publisher waits or cuts the peer off.
+pub const ZMTP_PEER_QUEUE_BYTES_MAX: usize = 64 * MIB;
+/// A subscriber over half its queue that read nothing for this long is cut off.
+pub const ZMTP_SUBSCRIBER_STALL_MS_MAX: u64 = 2_000;
+/// Subscriptions of one peer.
+pub const ZMTP_SUBSCRIPTIONS_MAX: usize = 1024;
+/// Pause after `accept` failed for want of descriptors or memory.
+pub const ZMTP_ACCEPT_BACKOFF_MS: u64 = 100;
+/// Messages received and not yet taken by the owner of a socket.
+pub const ZMTP_INBOX_MAX: usize = 256;
+
+// --- Time ---------------------------------------------------------------------------------------------------
+
+/// A worker must say `ready` within this time.
+pub const WORKER_START_MS_MAX: u64 = 30_000;
+/// Between the first SIGINT of an interrupt and the second.
+pub const INTERRUPT_AGAIN_MS: u64 = 1_000;
+/// A worker asked to shut down gets this long before its process group is killed.
+pub const SHUTDOWN_GRACE_MS: u64 = 1_000;
+/// What has been published is given this long to reach the wire before the process exits.
+pub const FLUSH_MS_MAX: u64 = 1_000;
+/// Outputs are given this long to reach the wire before the reply overtakes them for a slow subscriber.
+pub const OUTPUT_BEFORE_REPLY_MS_MAX: u64 = 1_000;
+
+// --- Promises and journal -----------------------------------------------------------------------------------
+
+/// Promises pending in one bridge.
+pub const PENDING_PROMISES_MAX: usize = 100_000;
+/// Bytes of events the in-memory journal keeps; the oldest settled executions go first.
+pub const MEMORY_JOURNAL_BYTES_MAX: usize = 16 * MIB;
+/// Settled promises the in-memory store remembers (for retries by key).
+pub const MEMORY_SETTLED_MAX: usize = 4096;
+/// Cells of the session's history that are remembered.
+pub const HISTORY_ENTRIES_MAX: usize = 10_000;
+/// Bytes of the session's history that are remembered.
+pub const HISTORY_BYTES_MAX: usize = 16 * MIB;
+
+const _: () = {
+    assert!(HANDSHAKE_FRAME_BYTES_MAX <= PLAIN_FRAME_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX < REQUEST_FRAME_BYTES_MAX, "every client message must fit in a frame");
+    assert!(REQUEST_FRAME_BYTES_MAX < u32::MAX as usize, "the length of a frame is a u32");
+    assert!(OUTPUT_TAIL_BYTES < OUTPUT_KEPT_BYTES_MAX);
+    assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
+    assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);
+    assert!(ZMTP_HALF_OPEN_MAX < ZMTP_PEERS_MAX);
+};
