@@ -1,0 +1,94 @@
+//! The first frame each side sends, and how a version is agreed on.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::json::Json;
+
+/// Versions of the frame protocol that this build speaks.
+pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
+
+/// An inclusive range of protocol versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRange {
+    /// Oldest.
+    pub min: u32,
+    /// Newest.
+    pub max: u32,
+}
+
+/// Kernel and worker have no version in common.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error(
+    "the worker speaks versions {}..={} of the frame protocol, this kernel {}..={}; \
+     upgrade the {older}", theirs.min, theirs.max, ours.min, ours.max
+)]
+pub struct NoCommonVersion {
+    ours: VersionRange,
+    theirs: VersionRange,
+    older: &'static str,
+}
+
+impl VersionRange {
+    /// The highest version in both ranges.
+    ///
+    /// # Errors
+    /// When there is none; the error says which side is the older one.
+    pub fn agree(self, theirs: Self) -> Result<u32, NoCommonVersion> {
+        let version = self.max.min(theirs.max);
+        if version >= self.min.max(theirs.min) {
+            Ok(version)
+        } else {
+            let older = if theirs.max < self.min { "worker" } else { "kernel" };
+            Err(NoCommonVersion { ours: self, theirs, older })
+        }
+    }
+}
+
+/// The kernel introduces itself and says how the session shall be set up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Frame protocol versions of the kernel.
+    pub versions: VersionRange,
+    /// The session this worker will serve.
+    pub session: String,
+    /// Executor options, a JSON object; unknown keys are ignored.
+    #[serde(default)]
+    pub options: Json,
+}
+
+/// The worker is ready to run code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Frame protocol versions of the worker.
+    pub versions: VersionRange,
+    /// The executor's name and version, for logs.
+    pub executor: String,
+    /// The worker's process id, as it sees it.
+    pub pid: u32,
+    /// Jupyter's `language_info`, a JSON object.
+    pub language_info: Json,
+    /// A line or two for people: language, version, executable.
+    pub banner: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_common_version_is_chosen() {
+        let ours = VersionRange { min: 2, max: 4 };
+        assert_eq!(ours.agree(VersionRange { min: 1, max: 3 }), Ok(3));
+        assert_eq!(ours.agree(VersionRange { min: 4, max: 9 }), Ok(4));
+    }
+
+    #[test]
+    fn no_common_version_names_the_side_to_upgrade() {
+        let ours = VersionRange { min: 2, max: 4 };
+        let text = ours.agree(VersionRange { min: 1, max: 1 }).unwrap_err().to_string();
+        assert!(text.contains("upgrade the worker"), "{text}");
+        let text = ours.agree(VersionRange { min: 7, max: 9 }).unwrap_err().to_string();
+        assert!(text.contains("upgrade the kernel"), "{text}");
+    }
+}
