@@ -8,6 +8,13 @@ use crate::json::Json;
 /// Versions of the frame protocol that this build speaks.
 pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
 
+/// Descriptor at which a worker finds its program image (Python's extension module), if it has one.
+pub const IMAGE_FD: i32 = 3;
+/// Descriptor at which a worker finds its frame socket.
+pub const FRAME_FD: i32 = 4;
+/// Descriptor at which a worker finds the page it shares with the kernel ([`crate::page`]).
+pub const PAGE_FD: i32 = 5;
+
 /// An inclusive range of protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRange {
