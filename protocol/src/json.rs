@@ -50,6 +50,12 @@ impl Json {
         &self.0
     }
 
+    /// The text, to be sent.
+    #[must_use]
+    pub fn into_bytes(self) -> bytes::Bytes {
+        String::from(self.0).into()
+    }
+
     /// Reads the text as `T`.
     ///
     /// # Errors

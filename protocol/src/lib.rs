@@ -7,18 +7,18 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod codec;
-// pub mod content;
-// pub mod error;
-// pub mod event;
+pub mod content;
+pub mod error;
+pub mod event;
 pub mod frame;
 pub mod handshake;
-// pub mod ids;
+pub mod ids;
 pub mod json;
 pub mod limits;
-// pub mod message;
+pub mod message;
 pub mod page;
-// pub mod promise;
-// pub mod registry;
-// pub mod signing;
-// pub mod time;
-// pub mod wire;
+pub mod promise;
+pub mod registry;
+pub mod signing;
+pub mod time;
+pub mod wire;

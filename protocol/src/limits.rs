@@ -81,6 +81,19 @@ pub const ZMTP_SUBSCRIPTIONS_MAX: usize = 1024;
 pub const ZMTP_ACCEPT_BACKOFF_MS: u64 = 100;
 /// Messages received and not yet taken by the owner of a socket.
 pub const ZMTP_INBOX_MAX: usize = 256;
+/// Bytes of messages received and not yet taken by the owner of a socket.
+pub const ZMTP_INBOX_BYTES_MAX: usize = 64 * MIB;
+/// Bytes queued for one peer in the control lane, beside those of [`ZMTP_PEER_QUEUE_BYTES_MAX`].
+pub const ZMTP_CONTROL_QUEUE_BYTES_MAX: usize = 4 * MIB;
+/// A subscriber over half its queue must read this much per [`ZMTP_SUBSCRIBER_STALL_MS_MAX`]: one that takes a
+/// byte now and then would slow publishing down for everybody else.
+pub const ZMTP_SUBSCRIBER_PROGRESS_BYTES_MIN: usize = 64 * KIB;
+/// Topics of all subscriptions of one peer together.
+pub const ZMTP_SUBSCRIPTION_BYTES_MAX: usize = 64 * KIB;
+/// Largest message that the heartbeat echoes: it answers strangers, one message of each may wait.
+pub const ZMTP_HEARTBEAT_BYTES_MAX: usize = 64 * KIB;
+/// One peer is written this much before others get their turn.
+pub const ZMTP_WRITE_TURN_BYTES: usize = MIB;
 
 // --- Time ---------------------------------------------------------------------------------------------------
 
@@ -116,4 +129,9 @@ const _: () = {
     assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);
     assert!(ZMTP_HALF_OPEN_MAX < ZMTP_PEERS_MAX);
+    assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOX_BYTES_MAX, "every message must fit in an empty inbox");
+    assert!(
+        MESSAGE_BYTES_MAX + ZMTP_PEERS_MAX * READ_AHEAD_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX,
+        "one message must fit beside a read-ahead of every peer"
+    );
 };

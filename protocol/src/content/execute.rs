@@ -1,0 +1,138 @@
+//! `execute_request` and what answers it; `input_request` and its reply.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorCode;
+use crate::event::ErrorText;
+use crate::json::Json;
+
+/// `execute_request`
+#[derive(Clone, Debug, Deserialize)]
+pub struct ExecuteRequest {
+    /// Source text.
+    pub code: String,
+    /// No broadcast of input and result, no history, no count.
+    #[serde(default)]
+    pub silent: bool,
+    /// Whether the code enters the history; forced to false when silent.
+    #[serde(default = "yes")]
+    pub store_history: bool,
+    /// Name to expression, evaluated afterwards.
+    #[serde(default)]
+    pub user_expressions: Option<Json>,
+    /// Whether the client can answer `input_request`.
+    #[serde(default = "yes")]
+    pub allow_stdin: bool,
+    /// Whether an error aborts what this client has queued.
+    #[serde(default = "yes")]
+    pub stop_on_error: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `execute_input`
+#[derive(Debug, Serialize)]
+pub struct ExecuteInput<'a> {
+    /// Source text.
+    pub code: &'a str,
+    /// `In [count]`.
+    pub execution_count: u32,
+}
+
+/// `execute_reply` of code that ran to its end.
+#[derive(Debug, Serialize)]
+pub struct ExecuteReply<'a> {
+    /// `ok`
+    pub status: &'static str,
+    /// `In [count]`.
+    pub execution_count: u32,
+    /// Results of the expressions.
+    pub user_expressions: &'a Json,
+    /// Pager, `ask_exit` and the like.
+    pub payload: &'a Json,
+}
+
+/// The reply to any request that failed; for executions with their count.
+#[derive(Debug, Serialize)]
+pub struct ErrorReply<'a> {
+    /// `error`
+    pub status: &'static str,
+    /// Name, message, traceback.
+    #[serde(flatten)]
+    pub error: &'a ErrorText,
+    /// Set when cob and not the code is the cause: the stable code of [`ErrorCode`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<&'static str>,
+    /// `In [count]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution_count: Option<u32>,
+    /// Results of the expressions (none were evaluated).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_expressions: Option<&'a Json>,
+    /// Pager, `ask_exit` and the like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<&'a Json>,
+}
+
+impl<'a> ErrorReply<'a> {
+    /// The reply for an error of the code's own.
+    #[must_use]
+    pub fn new(error: &'a ErrorText) -> Self {
+        Self {
+            status: "error",
+            error,
+            code: None,
+            hint: None,
+            execution_count: None,
+            user_expressions: None,
+            payload: None,
+        }
+    }
+
+    /// The reply for an error of the table.
+    #[must_use]
+    pub fn coded(error: &'a ErrorText, code: ErrorCode) -> Self {
+        Self { code: Some(code.code()), hint: Some(code.hint()), ..Self::new(error) }
+    }
+}
+
+impl ErrorText {
+    /// What people see of an error of the table.
+    #[must_use]
+    pub fn coded(code: ErrorCode, evalue: impl Into<String>) -> Self {
+        let evalue = evalue.into();
+        let traceback = vec![format!("\x1b[31m{}\x1b[39m: {evalue}", code.ename()), code.hint().to_owned()];
+        Self { ename: code.ename().to_owned(), evalue, traceback }
+    }
+}
+
+/// The reply to a request that was queued when an earlier one of the same client failed.
+#[derive(Debug, Serialize)]
+pub struct AbortedReply {
+    /// `aborted`
+    pub status: &'static str,
+    /// The count did not move.
+    pub execution_count: u32,
+}
+
+/// `input_request`
+#[derive(Debug, Serialize)]
+pub struct InputRequest<'a> {
+    /// What to show before the field.
+    pub prompt: &'a str,
+    /// Hide what is typed.
+    pub password: bool,
+}
+
+/// `input_reply`
+#[derive(Clone, Debug, Deserialize)]
+pub struct InputReply {
+    /// What was typed, without the line end.
+    #[serde(default)]
+    pub value: String,
+}

@@ -1,0 +1,54 @@
+//! `kernel_info_reply`, `connect_reply`.
+
+use serde::Serialize;
+
+use crate::json::Json;
+
+/// `kernel_info_reply`
+#[derive(Debug, Serialize)]
+pub struct KernelInfoReply<'a> {
+    /// `ok`
+    pub status: &'static str,
+    /// Of the messaging protocol.
+    pub protocol_version: &'static str,
+    /// `cob`
+    pub implementation: &'static str,
+    /// Version of cob.
+    pub implementation_version: &'static str,
+    /// As the executor says.
+    pub language_info: &'a Json,
+    /// As the executor says.
+    pub banner: &'a str,
+    /// The debug adapter protocol is not offered yet.
+    pub debugger: bool,
+    /// JEP 92: only what works.
+    pub supported_features: &'static [&'static str],
+    /// For the help menu.
+    pub help_links: &'static [HelpLink],
+}
+
+/// An entry of the help menu.
+#[derive(Debug, Serialize)]
+pub struct HelpLink {
+    /// What it says.
+    pub text: &'static str,
+    /// Where it leads.
+    pub url: &'static str,
+}
+
+/// `connect_reply`: the ports, for TCP connections.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ConnectReply {
+    /// `ok`
+    pub status: &'static str,
+    /// Shell.
+    pub shell_port: u16,
+    /// Iopub.
+    pub iopub_port: u16,
+    /// Stdin.
+    pub stdin_port: u16,
+    /// Control.
+    pub control_port: u16,
+    /// Heartbeat.
+    pub hb_port: u16,
+}

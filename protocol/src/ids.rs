@@ -1,0 +1,122 @@
+//! Names of things: sessions, promises, clients.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A session: one namespace, one worker at a time. Written `s1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// A durable promise, named by its place: execution 7 of session 1 is `s1.e7`, its second call `s1.e7.c2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct PromiseId {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// The execution it is, or belongs to.
+    pub execution: u64,
+    /// The call it is, if it is one.
+    pub call: Option<u64>,
+}
+
+impl PromiseId {
+    /// The promise of an execution.
+    #[must_use]
+    pub fn execution(session: SessionId, execution: u64) -> Self {
+        Self { session, execution, call: None }
+    }
+
+    /// The promise of a call made by this execution.
+    #[must_use]
+    pub fn with_call(self, call: u64) -> Self {
+        Self { call: Some(call), ..self }
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.0)
+    }
+}
+
+impl fmt::Display for PromiseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.e{}", self.session, self.execution)?;
+        self.call.map_or(Ok(()), |call| write!(f, ".c{call}"))
+    }
+}
+
+/// A text that is not the id of a promise.
+#[derive(Debug, Error)]
+#[error("`{text}` is no promise id; one looks like s1.e7 or s1.e7.c2")]
+pub struct BadPromiseId {
+    text: String,
+    #[source]
+    source: Option<ParseIntError>,
+}
+
+impl FromStr for PromiseId {
+    type Err = BadPromiseId;
+
+    fn from_str(text: &str) -> Result<Self, BadPromiseId> {
+        let bad = |source| BadPromiseId { text: text.to_owned(), source };
+        let number = |part: Option<&str>, letter: char| -> Result<u64, BadPromiseId> {
+            let digits = part.and_then(|p| p.strip_prefix(letter)).ok_or_else(|| bad(None))?;
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(bad(None));
+            }
+            digits.parse().map_err(|e| bad(Some(e)))
+        };
+        let mut parts = text.split('.');
+        let session = SessionId(number(parts.next(), 's')?);
+        let execution = number(parts.next(), 'e')?;
+        let call = match parts.next() {
+            None => None,
+            part => Some(number(part, 'c')?),
+        };
+        if parts.next().is_some() {
+            return Err(bad(None));
+        }
+        Ok(Self { session, execution, call })
+    }
+}
+
+impl From<PromiseId> for String {
+    fn from(id: PromiseId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for PromiseId {
+    type Error = BadPromiseId;
+
+    fn try_from(text: String) -> Result<Self, BadPromiseId> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_come_back_as_they_were_written(session: u64, execution: u64, call: Option<u64>) {
+            let id = PromiseId { session: SessionId(session), execution, call };
+            prop_assert_eq!(id.to_string().parse::<PromiseId>().unwrap(), id);
+        }
+
+        #[test]
+        fn arbitrary_text_is_an_id_or_an_error_that_shows_one(text in "[se.c0-9+-]{0,12}") {
+            if let Err(error) = text.parse::<PromiseId>() {
+                prop_assert!(error.to_string().contains("s1.e7"));
+            }
+        }
+    }
+}

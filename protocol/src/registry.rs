@@ -1,0 +1,191 @@
+//! **The table** of message types: name, what its body is, where it travels, in which direction.
+//!
+//! The protocol page of the documentation is generated from it ([`table`]). A request that is not here is
+//! unknown; a request that is here cannot be forgotten by the kernel, because [`Request`] is a closed enum.
+
+use thiserror::Error;
+
+use crate::content::{
+    CommClose, CommInfoRequest, CommMsg, CommOpen, CompleteRequest, ExecuteRequest, HistoryRequest,
+    InputReply, InspectRequest, InterruptRequest, IsCompleteRequest, ShutdownRequest,
+};
+use crate::message::Channel::{self, Control, Iopub, Shell, Stdin};
+
+/// A request without content.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct Empty {}
+
+/// Why the content of a message could not be read.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// No row of the table.
+    #[error("message type `{0}` is unknown")]
+    Unknown(String),
+    /// A row, but on other channels.
+    #[error("`{name}` does not belong on the {} channel", channel.as_str())]
+    WrongChannel {
+        /// The message type.
+        name: &'static str,
+        /// Where it came.
+        channel: Channel,
+    },
+    /// The content is not what its row says.
+    #[error("the content of `{name}` cannot be read: {source}")]
+    Content {
+        /// The message type.
+        name: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+macro_rules! requests {
+    ($($kind:ident($body:ty) $name:literal => $reply:literal on $channels:expr, $doc:literal;)*) => {
+        /// What a client can ask, read.
+        #[derive(Clone, Debug)]
+        pub enum Request { $(#[doc = concat!("`", $name, "`: ", $doc)] $kind($body),)* }
+
+        impl Request {
+            /// Reads the content of a message that came on `channel`.
+            ///
+            /// # Errors
+            /// [`RequestError`] when there is no such type, not on this channel, or with other content.
+            pub fn read(msg_type: &str, channel: Channel, content: &[u8]) -> Result<Self, RequestError> {
+                match msg_type {
+                    $($name => {
+                        let channels: &[Channel] = &$channels;
+                        if !channels.contains(&channel) {
+                            return Err(RequestError::WrongChannel { name: $name, channel });
+                        }
+                        serde_json::from_slice(content)
+                            .map(Self::$kind)
+                            .map_err(|source| RequestError::Content { name: $name, source })
+                    })*
+                    other => Err(RequestError::Unknown(other.to_owned())),
+                }
+            }
+
+            /// The type of the reply; empty when there is none.
+            #[must_use]
+            pub fn reply_type(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $reply,)* }
+            }
+        }
+
+        /// The reply type of a request type; `None` when it is unknown or has no reply.
+        #[must_use]
+        pub fn reply_type(msg_type: &str) -> Option<&'static str> {
+            match msg_type { $($name => Some($reply).filter(|reply| !reply.is_empty()),)* _ => None }
+        }
+
+        const REQUESTS: &[Row] = &[$(Row { name: $name, reply: $reply, channels: &$channels, doc: $doc }),*];
+    };
+}
+
+requests! {
+    Execute(ExecuteRequest) "execute_request" => "execute_reply" on [Shell], "Run code.";
+    Complete(CompleteRequest) "complete_request" => "complete_reply" on [Shell], "Propose completions.";
+    Inspect(InspectRequest) "inspect_request" => "inspect_reply" on [Shell], "Describe what stands at the cursor.";
+    IsComplete(IsCompleteRequest) "is_complete_request" => "is_complete_reply" on [Shell], "Is this code whole?";
+    History(HistoryRequest) "history_request" => "history_reply" on [Shell], "Earlier input.";
+    CommOpen(CommOpen) "comm_open" => "" on [Shell, Control], "Open a comm.";
+    CommMsg(CommMsg) "comm_msg" => "" on [Shell, Control], "Send over a comm.";
+    CommClose(CommClose) "comm_close" => "" on [Shell, Control], "Close a comm.";
+    CommInfo(CommInfoRequest) "comm_info_request" => "comm_info_reply" on [Shell, Control], "Which comms are open?";
+    KernelInfo(Empty) "kernel_info_request" => "kernel_info_reply" on [Shell, Control], "Who are you?";
+    Connect(Empty) "connect_request" => "connect_reply" on [Shell, Control], "Which ports?";
+    Shutdown(ShutdownRequest) "shutdown_request" => "shutdown_reply" on [Shell, Control], "End the kernel.";
+    Interrupt(InterruptRequest) "interrupt_request" => "interrupt_reply" on [Control], "Stop the running code.";
+    Usage(Empty) "usage_request" => "usage_reply" on [Shell, Control], "Memory and processor use.";
+    Input(InputReply) "input_reply" => "" on [Stdin], "The answer to `input_request`.";
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// `msg_type`
+    pub name: &'static str,
+    /// `msg_type` of the reply; empty when there is none.
+    pub reply: &'static str,
+    /// Where it travels.
+    pub channels: &'static [Channel],
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+/// Messages that the kernel sends unasked.
+const BROADCASTS: &[Row] = &[
+    row("status", &[Iopub], "Busy before and idle after every request."),
+    row("execute_input", &[Iopub], "The code that runs now."),
+    row("stream", &[Iopub], "Text on stdout or stderr."),
+    row("display_data", &[Iopub], "A rich output."),
+    row("update_display_data", &[Iopub], "A rich output that replaces an earlier one."),
+    row("execute_result", &[Iopub], "The value of the last expression."),
+    row("error", &[Iopub], "The code failed."),
+    row("clear_output", &[Iopub], "Remove the output so far."),
+    row("comm_open", &[Iopub], "Code opened a comm."),
+    row("comm_msg", &[Iopub], "Code sent over a comm."),
+    row("comm_close", &[Iopub], "Code closed a comm."),
+    row("shutdown_reply", &[Iopub], "The kernel ends."),
+    row("iopub_welcome", &[Iopub], "To each new subscription, alone (JEP 65)."),
+    row("input_request", &[Stdin], "Code asks the one who ran it."),
+];
+
+const fn row(name: &'static str, channels: &'static [Channel], doc: &'static str) -> Row {
+    Row { name, reply: "", channels, doc }
+}
+
+/// The table as Markdown, for the documentation.
+#[must_use]
+pub fn table() -> String {
+    let line = |row: &Row| {
+        let channels: Vec<_> = row.channels.iter().map(|c| c.as_str()).collect();
+        let reply = if row.reply.is_empty() { "–".to_owned() } else { format!("`{}`", row.reply) };
+        format!("| `{}` | {} | {reply} | {} |\n", row.name, channels.join(", "), row.doc)
+    };
+    let head =
+        |title: &str| format!("## {title}\n\n| message | channel | reply | what |\n|---|---|---|---|\n");
+    let requests: String = REQUESTS.iter().map(line).collect();
+    let broadcasts: String = BROADCASTS.iter().map(line).collect();
+    format!("{}{requests}\n{}{broadcasts}", head("From clients"), head("From the kernel"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_clients_leave_fields_out_and_are_understood() {
+        for (name, channel, content) in [
+            ("execute_request", Shell, r#"{"code":"1"}"#),
+            ("complete_request", Shell, r#"{"code":"a","cursor_pos":-1}"#),
+            ("history_request", Shell, r#"{"hist_access_type":"tail","n":3,"raw":true,"output":false}"#),
+            (
+                "history_request",
+                Shell,
+                r#"{"hist_access_type":"range","session":null,"start":0,"stop":null}"#,
+            ),
+            ("kernel_info_request", Control, "{}"),
+            ("shutdown_request", Control, "{}"),
+            ("interrupt_request", Control, "{}"),
+            ("comm_info_request", Shell, r#"{"target_name":null}"#),
+            ("input_reply", Stdin, r#"{"value":"x","status":"ok"}"#),
+        ] {
+            assert!(Request::read(name, channel, content.as_bytes()).is_ok(), "{name} {content}");
+        }
+    }
+
+    #[test]
+    fn wrong_content_channel_and_type_are_told_apart() {
+        let read = |name, channel, content: &str| Request::read(name, channel, content.as_bytes());
+        assert!(matches!(read("execute_request", Shell, "{}"), Err(RequestError::Content { .. })));
+        assert!(matches!(read("execute_request", Control, "{}"), Err(RequestError::WrongChannel { .. })));
+        assert!(matches!(read("make_coffee", Shell, "{}"), Err(RequestError::Unknown(_))));
+    }
+
+    #[test]
+    fn every_row_is_in_the_documentation_table() {
+        let text = table();
+        assert!(REQUESTS.iter().chain(BROADCASTS).all(|row| text.contains(&format!("`{}`", row.name))));
+    }
+}

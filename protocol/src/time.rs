@@ -1,0 +1,51 @@
+//! Points in time, and where they come from.
+
+use std::fmt;
+
+use jiff::Timestamp as Instant;
+
+/// A point in wall time; written as ISO 8601 in UTC with microseconds, as Jupyter wants its dates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(Instant);
+
+impl Timestamp {
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn micros(self) -> i64 {
+        self.0.as_microsecond()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6}", self.0)
+    }
+}
+
+/// Where the time comes from: the system, or a test.
+pub trait Clock: Send + Sync {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The clock of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_iso_8601_with_microseconds() {
+        let time = Timestamp(Instant::from_microsecond(1_700_000_000_000_001).unwrap());
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20.000001Z");
+        assert_eq!(time.micros(), 1_700_000_000_000_001);
+    }
+}
