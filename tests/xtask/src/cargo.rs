@@ -1,0 +1,34 @@
+//! Calls to cargo, with the cargo that started us.
+
+use std::process::Command;
+
+use crate::paths;
+use crate::shell::{self, Failure};
+use crate::tally::Tally;
+
+/// A cargo command in the root of the repository.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root()).args(arguments);
+    command
+}
+
+/// Builds the binary `cob`.
+pub(crate) fn build(release: bool) -> Result<(), Failure> {
+    let mut build = command(&["build", "--package", "cob-kernel"]);
+    if release {
+        build.arg("--release");
+    }
+    shell::run(&mut build)
+}
+
+/// Every Rust test of the workspace.
+pub(crate) fn test() -> Tally {
+    let mut tally = Tally::default();
+    let outcome = shell::run_watched(&mut command(&["test", "--workspace", "--no-fail-fast"]), |line| {
+        if let Some(summary) = Tally::from_cargo(line) {
+            tally += summary;
+        }
+    });
+    tally.with_outcome(outcome)
+}

@@ -1,0 +1,55 @@
+//! The pytest suite: cob as seen by real Jupyter clients.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::env::Envs;
+use crate::tally::Tally;
+use crate::{cargo, paths, shell};
+
+/// What `cargo xtask python` was asked.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Options {
+    /// Test the release build instead of the debug build.
+    pub(crate) release: bool,
+    /// Test ipykernel: a test that fails there is wrong, or asks for more.
+    pub(crate) reference: bool,
+    /// Handed on to pytest.
+    pub(crate) pytest: Vec<String>,
+}
+
+pub(crate) fn run(envs: &Envs, options: &Options) -> Tally {
+    let mut pytest = pytest(envs, options);
+    if !options.reference {
+        if let Err(failure) = cargo::build(options.release) {
+            return Tally::default().with_outcome(Err(failure));
+        }
+        let cob = paths::cob(options.release);
+        // Until the binary has a command line, the tests judge themselves.
+        if shell::output_of(shell::command(&cob).arg("--version")).is_some_and(|text| text.starts_with("cob"))
+        {
+            pytest.env("COB_BIN", cob);
+        } else {
+            println!("cob has no command line yet: the tests run on ipykernel");
+        }
+    }
+    let mut tally = Tally::default();
+    let outcome = shell::run_watched(&mut pytest, |line| {
+        if let Some(summary) = Tally::from_pytest(line) {
+            tally = summary;
+        }
+    });
+    tally.with_outcome(outcome)
+}
+
+fn pytest(envs: &Envs, options: &Options) -> Command {
+    let mut pytest = shell::command(&envs.client);
+    pytest.current_dir(paths::tests().join("python")).args(["-m", "pytest"]).args(&options.pytest);
+    pytest.env_remove("COB_BIN").env("COB_RICH", &envs.rich).env("COB_BARE", &envs.bare);
+    let listed = envs.pythons.iter().map(|(name, path)| {
+        let path = path.as_deref().unwrap_or(Path::new(""));
+        format!("{name}={}", path.display())
+    });
+    pytest.env("COB_PYTHONS", listed.collect::<Vec<_>>().join("\n"));
+    pytest
+}
