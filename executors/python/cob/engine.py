@@ -1,0 +1,166 @@
+"""The functions that the Rust half calls, and the state of the session.
+
+Invariant: this file imports nothing that the interpreter has not loaded anyway;
+whatever a plain ``1+1`` does not need lives in another file and is imported when
+it is first needed.  ``execute`` never raises: every end of a cell is a status.
+"""
+
+import builtins
+import sys
+from _contextvars import ContextVar
+
+import _cob
+from cob import cells, history
+
+COROUTINE = 0x80
+
+origin = ContextVar("cob_origin", default=0)  # the execution that output belongs to
+namespace = None  # the dictionary of __main__
+shell = None  # the IPython shell, once something needed it
+count = 0
+allow_stdin = False
+silent = False
+payload = []  # what the reply carries besides the status (pages, next input, exit)
+before_cell = []  # called before and after every cell; see imports.py for who registers
+after_cell = []
+loop = None  # cob.session_loop, once asyncio is used
+
+
+def start(options_json):
+    """Prepare the session; returns the language info of kernel_info_reply and the banner."""
+    global namespace
+    from cob import imports, stdio
+
+    _cob.set_origin_var(origin)
+    main = sys.modules["__main__"]
+    namespace = main.__dict__
+    namespace["__builtins__"] = builtins
+    if sys.argv[:1] in (["-c"], []):
+        sys.argv = [""]
+    stdio.install()
+    history.install(namespace)
+    imports.install()
+    builtins.display = _display
+    sys.displayhook = displayhook
+    return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
+
+
+def _language_info():
+    version = "%d.%d.%d" % sys.version_info[:3]
+    return (
+        '{"name":"python","version":"' + version + '","mimetype":"text/x-python",'
+        '"codemirror_mode":{"name":"ipython","version":3},"pygments_lexer":"ipython3",'
+        '"nbconvert_exporter":"python","file_extension":".py"}'
+    )
+
+
+def execute(code, execution_count, is_silent, store_history, stdin_allowed, user_expressions_json):
+    """Run one cell. Returns (status, user expressions as JSON, payload as JSON)."""
+    global count, allow_stdin, silent
+    count, silent, allow_stdin = execution_count, is_silent, stdin_allowed
+    expressions, extra = "{}", "[]"
+    try:
+        status = _run(code, store_history and not is_silent)
+        if status == "ok" and len(user_expressions_json) > 2:
+            from cob import expressions as module
+
+            expressions = module.evaluate(user_expressions_json)
+        if payload:
+            from cob import encoding
+
+            extra = encoding.dumps(payload)
+            payload.clear()
+    except BaseException as error:  # an interrupt between user code and here
+        status = fail(error)
+    return status, expressions, extra
+
+
+def _run(code, store_history):
+    status = "ok"
+    if store_history:
+        history.store(count, code)
+    filename = cells.name(code, count)
+    try:
+        cells.keep(filename, code, count)
+        for hook in before_cell:
+            hook()
+        for part, shows in cells.compile_cell(code, filename):
+            value = eval(part, namespace)
+            if part.co_flags & COROUTINE:
+                from cob import session_loop
+
+                value = session_loop.run(value)
+            if shows and value is not None and not silent:
+                sys.displayhook(value)
+    except BaseException as error:
+        status = fail(error)
+    for hook in after_cell:
+        hook()
+    return status
+
+
+def displayhook(value):
+    """Show a value as the result of the running execution and remember it in Out."""
+    if value is None:
+        return
+    kind = type(value)
+    if kind is int or kind is str or kind is bool or kind is float:
+        items, metadata = [("text/plain", "t", repr(value))], "{}"
+    else:
+        from cob import display
+
+        items, metadata = display.bundle(value)
+    history.store_result(count, value)
+    if items:
+        _cob.result(count, items, metadata)
+
+
+def _display(*objects, **options):
+    """The builtin ``display`` until its first use: then the real one takes its place."""
+    from cob import display
+
+    if builtins.display is _display:
+        builtins.display = display.display
+    return display.display(*objects, **options)
+
+
+def fail(error):
+    """Tell the client about an exception; returns the status of the execution."""
+    from cob import errors
+
+    return errors.report(error)
+
+
+def complete(code, cursor):
+    """The content of a complete_reply."""
+    from cob import complete as module
+
+    return module.reply(code, cursor)
+
+
+def inspect(code, cursor, detail):
+    """The content of an inspect_reply."""
+    from cob import inspecting
+
+    return inspecting.reply(code, cursor, detail)
+
+
+def is_complete(code):
+    """The content of an is_complete_reply."""
+    from cob import completeness
+
+    return completeness.reply(code)
+
+
+def comm(action, comm_id, target_name, target_module, data_json, metadata_json, buffers):
+    """A comm message from the client. Returns the status, as execute does."""
+    from cob import comms
+
+    return comms.receive(action, comm_id, target_name, target_module, data_json, metadata_json, buffers)
+
+
+def shutdown(restart):
+    """The session ends in order: run what the user registered for the end of the program."""
+    import atexit
+
+    atexit._run_exitfuncs()

@@ -1,0 +1,67 @@
+"""``In``, ``Out`` and the underscore variables of a notebook.
+
+The lists belong to the user's namespace and are never replaced, only filled:
+IPython, when it is loaded, adopts the same objects.
+"""
+
+import builtins
+
+RESULTS_MAX = 1000  # then the oldest fifth of Out is dropped, as IPython does
+
+inputs = [""]
+outputs = {}
+directories = []
+_namespace = None
+_newest = ["", "", ""]  # what _, __ and ___ held when this module last set them
+_previous = ["", "", "", ""]  # the newest input and what _i, _ii and _iii hold
+
+
+def install(namespace):
+    """Put the variables into the user's namespace."""
+    global _namespace
+    _namespace = namespace
+    namespace.update(
+        In=inputs, Out=outputs, _ih=inputs, _oh=outputs, _dh=directories,
+        _="", __="", ___="", _i="", _ii="", _iii="",
+    )
+
+
+def store(count, code):
+    """A cell with this number is about to run."""
+    while len(inputs) < count:
+        inputs.append("")
+    if len(inputs) == count:
+        inputs.append(code)
+    else:
+        inputs[count] = code
+    _previous[1:] = _previous[:3]
+    _previous[0] = code
+    namespace = _namespace
+    namespace["_i"], namespace["_ii"], namespace["_iii"] = _previous[1:]
+    namespace[f"_i{count}"] = code
+
+
+def store_result(count, value):
+    """A cell's result becomes ``_``, ``_N`` and ``Out[N]``."""
+    namespace = _namespace
+    if value is outputs:
+        return  # Out must not hold itself
+    if len(outputs) >= RESULTS_MAX:
+        _drop_oldest()
+    # "_" belongs to the user as soon as the user has assigned it (gettext does, too).
+    ours = "_" not in builtins.__dict__
+    for index, name in enumerate(("_", "__", "___")):
+        if name in namespace and namespace[name] is not _newest[index]:
+            ours = False
+    _newest[1:] = _newest[:2]
+    _newest[0] = value
+    if ours:
+        namespace["_"], namespace["__"], namespace["___"] = _newest
+    namespace[f"_{count}"] = value
+    outputs[count] = value
+
+
+def _drop_oldest():
+    for number in sorted(outputs)[: RESULTS_MAX // 5]:
+        _namespace.pop(f"_{number}", None)
+        del outputs[number]
