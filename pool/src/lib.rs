@@ -1,1 +1,17 @@
-//! (in construction)
+//! Owner of worker processes: start, transport, output, liveness, interrupt, kill.
+//!
+//! Only this crate knows processes and signals. It knows no language: a [`Program`] says what to start. It never
+//! talks to clients and keeps nothing: what a worker says goes out of [`Worker::next`] and is forgotten.
+
+mod drain;
+mod frame_reader;
+mod frame_writer;
+mod page;
+mod readiness;
+mod spawn;
+mod worker;
+
+pub use frame_reader::{FrameReader, ReadError};
+pub use frame_writer::{FrameWriter, Lane, SendError};
+pub use spawn::Program;
+pub use worker::{Exit, StartError, Worker, WorkerEvent};

@@ -222,5 +222,16 @@ pub fn encode(
     Ok(out.freeze())
 }
 
+/// Sets both numbers of an encoded frame, when it is known which place it takes on the wire.
+#[must_use]
+pub fn stamp(head: Bytes, sequence: u64, acknowledged: u64) -> Bytes {
+    let mut head = BytesMut::from(head);
+    if let Some(mut numbers) = head.get_mut(LENGTH + 2..LENGTH + 18) {
+        numbers.put_u64(sequence);
+        numbers.put_u64(acknowledged);
+    }
+    head.freeze()
+}
+
 #[cfg(test)]
 mod tests;

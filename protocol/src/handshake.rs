@@ -14,6 +14,8 @@ pub const IMAGE_FD: i32 = 3;
 pub const FRAME_FD: i32 = 4;
 /// Descriptor at which a worker finds the page it shares with the kernel ([`crate::page`]).
 pub const PAGE_FD: i32 = 5;
+/// Descriptor whose other end only the server holds: when the server is gone, the system kills the worker.
+pub const LIFELINE_FD: i32 = 6;
 
 /// An inclusive range of protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,6 +57,13 @@ fn a_frame_comes_back_as_it_was_sent() {
 }
 
 #[test]
+fn a_stamped_frame_is_the_one_encoded_with_those_numbers() {
+    let (frame, payloads) = execute("1");
+    let stamped = stamp(encode(&frame, &payloads, 0, 0).unwrap(), 5, 6);
+    assert_eq!(stamped, encode(&frame, &payloads, 5, 6).unwrap());
+}
+
+#[test]
 fn every_result_kind_survives_the_trip() {
     let done = Done {
         execution: 1,

@@ -1,0 +1,149 @@
+//! One output pipe of a worker: bytes to chunks.
+//!
+//! The first bytes after silence are taken at once. While a program prints in small pieces the pipe is left alone
+//! for [`STREAM_COALESCE_MS`] between looks: it has room for that, and neither side wakes for every line. Large
+//! pieces are taken as they come.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cob_protocol::frame::StreamName;
+use cob_protocol::limits::{STREAM_COALESCE_MS, STREAM_EVENT_BYTES_MAX};
+use cob_protocol::page::Page;
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::readiness::watch;
+
+/// Bytes taken in one read.
+const READ_BYTES: usize = STREAM_EVENT_BYTES_MAX;
+
+/// How the pipe is watched.
+#[derive(Debug)]
+enum Watch {
+    /// Readiness wakes us.
+    Watched(AsyncFd<OwnedFd>),
+    /// Not registered: a write does not wake us. Looked at again at the given time.
+    Napping(OwnedFd, Instant),
+    /// Every writer has closed.
+    Ended,
+}
+
+/// The reading end of one pipe.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    stream: StreamName,
+    watch: Watch,
+    scratch: Vec<u8>,
+    chunks: VecDeque<Bytes>,
+    /// Bytes given out since the worker started.
+    emitted: u64,
+    /// Until then a large chunk counts as recent, and small ones are not waited for.
+    bulk_until: Instant,
+}
+
+impl Drain {
+    /// `fd` must be non-blocking.
+    pub(crate) fn new(stream: StreamName, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            stream,
+            watch: Watch::Watched(watch(fd)?),
+            scratch: vec![0; READ_BYTES],
+            chunks: VecDeque::new(),
+            emitted: 0,
+            bulk_until: Instant::now(),
+        })
+    }
+
+    pub(crate) fn stream(&self) -> StreamName {
+        self.stream
+    }
+
+    /// Waits until a look is due; for ever once the pipe has ended. Cancel-safe.
+    pub(crate) async fn due(&mut self) -> io::Result<()> {
+        if let Watch::Napping(_, until) = &self.watch {
+            tokio::time::sleep_until(*until).await;
+            if let Watch::Napping(fd, _) = std::mem::replace(&mut self.watch, Watch::Ended) {
+                self.watch = Watch::Watched(watch(fd)?);
+            }
+        }
+        match &self.watch {
+            Watch::Watched(fd) => fd.readable().await.map(drop),
+            Watch::Napping(..) | Watch::Ended => std::future::pending().await,
+        }
+    }
+
+    /// Looks once and decides how to wait for more.
+    pub(crate) fn take(&mut self, page: Page<'_>) -> io::Result<usize> {
+        let count = self.read(page, READ_BYTES)?;
+        let now = Instant::now();
+        let pause = Duration::from_millis(STREAM_COALESCE_MS);
+        if count >= STREAM_EVENT_BYTES_MAX {
+            self.bulk_until = now + pause;
+        } else if count > 0 && now >= self.bulk_until {
+            self.nap(now + pause);
+        }
+        Ok(count)
+    }
+
+    /// Takes up to `bytes_max` that lie in the pipe now; 0 when there is nothing.
+    pub(crate) fn read(&mut self, page: Page<'_>, bytes_max: usize) -> io::Result<usize> {
+        let (fd, watched) = match &self.watch {
+            Watch::Watched(fd) => (fd.get_ref(), Some(fd)),
+            Watch::Napping(fd, _) => (fd, None),
+            Watch::Ended => return Ok(0),
+        };
+        let wanted = bytes_max.min(READ_BYTES);
+        let scratch = &mut self.scratch[..wanted];
+        let result = page.consume(self.stream, || rustix::io::read(fd, &mut *scratch));
+        match result {
+            Ok(0) => {
+                self.watch = Watch::Ended;
+                Ok(0)
+            }
+            Ok(count) => {
+                self.chunks.push_back(Bytes::copy_from_slice(&scratch[..count]));
+                Ok(count)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                if let Some(fd) = watched {
+                    // Readiness was used up, or this look was not due.
+                    let _ = fd.try_io(Interest::READABLE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes given out so far.
+    pub(crate) fn emitted(&self) -> u64 {
+        self.emitted
+    }
+
+    /// The next bytes that were taken from the pipe, at most `bytes_max` of them.
+    pub(crate) fn pop(&mut self, bytes_max: u64) -> Option<Bytes> {
+        let front = self.chunks.front_mut()?;
+        let count = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(front.len());
+        let bytes = if count == front.len() { self.chunks.pop_front()? } else { front.split_to(count) };
+        self.emitted += count as u64;
+        Some(bytes).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Whether bytes were taken and not given out.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    fn nap(&mut self, until: Instant) {
+        self.watch = match std::mem::replace(&mut self.watch, Watch::Ended) {
+            Watch::Watched(fd) => Watch::Napping(fd.into_inner(), until),
+            other => other,
+        };
+    }
+}

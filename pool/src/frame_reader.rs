@@ -1,0 +1,173 @@
+//! The event-driven reader of a worker's socket.
+//!
+//! **Invariant:** exactly one task owns it. It holds every byte it has taken from the socket, so a future of
+//! [`FrameReader::next`] may be dropped at any time without losing one.
+
+use std::io;
+
+use bytes::BytesMut;
+use cob_protocol::codec::{CodecError, FrameDecoder};
+use cob_protocol::frame::Envelope;
+use cob_protocol::limits::READ_AHEAD_BYTES_MAX;
+use thiserror::Error;
+use tokio::net::unix::OwnedReadHalf;
+
+/// Reads whole frames from a socket.
+#[derive(Debug)]
+pub struct FrameReader {
+    socket: OwnedReadHalf,
+    decoder: FrameDecoder,
+    ended: bool,
+}
+
+/// What one look at the socket brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Bytes came; there may be more.
+    Some,
+    /// Nothing there now.
+    Dry,
+    /// The other side has closed.
+    Ended,
+}
+
+/// A transport that is of no more use.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The worker does not keep to the protocol.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The socket failed.
+    #[error("the worker's socket failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl FrameReader {
+    /// Wraps the reading half of a socket.
+    #[must_use]
+    pub fn new(socket: OwnedReadHalf) -> Self {
+        Self { socket, decoder: FrameDecoder::new(), ended: false }
+    }
+
+    /// From now on frames of every size in the table are accepted.
+    pub fn handshake_done(&mut self) {
+        self.decoder.handshake_done();
+    }
+
+    /// The next frame; `None` once the other side has closed.
+    ///
+    /// Cancel-safe: it awaits readiness only.
+    ///
+    /// # Errors
+    /// When the worker breaks the protocol or the socket fails.
+    pub async fn next(&mut self) -> Result<Option<Envelope>, ReadError> {
+        loop {
+            if let Some(envelope) = self.decoder.next_frame()? {
+                return Ok(Some(envelope));
+            }
+            match self.fill()? {
+                Fill::Ended => return Ok(None),
+                Fill::Dry => self.readable().await?,
+                Fill::Some => {}
+            }
+        }
+    }
+
+    /// A frame that has already been read.
+    pub(crate) fn decoded(&mut self) -> Result<Option<Envelope>, ReadError> {
+        Ok(self.decoder.next_frame()?)
+    }
+
+    /// Waits until a look may bring something. Never returns once the other side has closed.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        if self.ended {
+            std::future::pending::<()>().await;
+        }
+        self.socket.readable().await
+    }
+
+    /// Looks once, without waiting.
+    pub(crate) fn fill(&mut self) -> Result<Fill, ReadError> {
+        if self.ended {
+            return Ok(Fill::Ended);
+        }
+        let buffer: &mut BytesMut = self.decoder.buffer_mut();
+        // A large frame is read in larger steps, but never further ahead than what has arrived of it.
+        buffer.reserve(READ_AHEAD_BYTES_MAX.max(buffer.len()));
+        match self.socket.try_read_buf(buffer) {
+            Ok(0) => {
+                self.ended = true;
+                Ok(Fill::Ended)
+            }
+            Ok(_) => Ok(Fill::Some),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill::Dry),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.ended = true;
+                Ok(Fill::Ended)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cob_protocol::codec::encode;
+    use cob_protocol::frame::{Frame, Ping};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn ping(number: u64) -> Bytes {
+        encode(&Frame::from(Ping { number }), &[], number, 0).unwrap()
+    }
+
+    fn pair() -> (UnixStream, FrameReader) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, write) = ours.into_split();
+        // The writing half is not used here; forgetting it keeps the socket open in both directions.
+        write.forget();
+        (theirs, FrameReader::new(read))
+    }
+
+    #[tokio::test]
+    async fn a_dropped_future_loses_no_byte() {
+        let (mut worker, mut reader) = pair();
+        let bytes = ping(1);
+        for byte in &bytes[..bytes.len() - 1] {
+            worker.write_all(&[*byte]).await.unwrap();
+            // The future gets as far as it can and is dropped in the middle of the frame.
+            tokio::select! {
+                biased;
+                _ = reader.next() => panic!("the frame is not whole yet"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        worker.write_all(&bytes[bytes.len() - 1..]).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap().sequence, 1);
+    }
+
+    #[tokio::test]
+    async fn frames_before_the_end_are_delivered_then_none() {
+        let (mut worker, mut reader) = pair();
+        for number in 1..=3 {
+            worker.write_all(&ping(number)).await.unwrap();
+        }
+        drop(worker);
+        for number in 1..=3 {
+            assert_eq!(reader.next().await.unwrap().unwrap().sequence, number);
+        }
+        assert!(reader.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_talks_nonsense_is_an_error() {
+        let (mut worker, mut reader) = pair();
+        worker.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        drop(worker);
+        assert!(matches!(reader.next().await, Err(ReadError::Codec(_)) | Ok(None)));
+    }
+}

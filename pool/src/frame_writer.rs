@@ -1,0 +1,212 @@
+//! The writer of a worker's socket: two lanes, bounded, never blocking.
+//!
+//! Control frames overtake data at frame boundaries. A frame gets its number when it takes its place on the
+//! wire, so numbers always rise there.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes};
+use cob_protocol::codec::{CodecError, encode, stamp};
+use cob_protocol::frame::Frame;
+use cob_protocol::limits::WORKER_QUEUE_BYTES_MAX;
+use thiserror::Error;
+use tokio::net::unix::OwnedWriteHalf;
+
+/// Which queue a frame waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Answers, pings, shutdown.
+    Control,
+    /// Requests.
+    Data,
+}
+
+/// A frame that was not taken.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// It cannot be put on the wire.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Too much waits already.
+    #[error("more than {WORKER_QUEUE_BYTES_MAX} bytes wait for the worker")]
+    Full,
+}
+
+/// Pieces of one write at most; more would not fit into one `writev`.
+const PIECES_MAX: usize = 64;
+
+/// Writes frames to a socket.
+#[derive(Debug)]
+pub struct FrameWriter {
+    socket: OwnedWriteHalf,
+    control: VecDeque<(Bytes, Vec<Bytes>)>,
+    data: VecDeque<(Bytes, Vec<Bytes>)>,
+    /// What has its number and is on its way.
+    wire: VecDeque<Bytes>,
+    queued_bytes: usize,
+    sequence: u64,
+    acknowledged: u64,
+}
+
+impl FrameWriter {
+    /// Wraps the writing half of a socket.
+    #[must_use]
+    pub fn new(socket: OwnedWriteHalf) -> Self {
+        Self {
+            socket,
+            control: VecDeque::new(),
+            data: VecDeque::new(),
+            wire: VecDeque::new(),
+            queued_bytes: 0,
+            sequence: 0,
+            acknowledged: 0,
+        }
+    }
+
+    /// Puts a frame into its lane; [`FrameWriter::flush`] sends it.
+    ///
+    /// # Errors
+    /// [`SendError`]: the frame is too large, or too much waits already.
+    pub fn push(&mut self, frame: &Frame, payloads: Vec<Bytes>, lane: Lane) -> Result<(), SendError> {
+        let head = encode(frame, &payloads, 0, 0)?;
+        let bytes = head.len() + payloads.iter().map(Bytes::len).sum::<usize>();
+        if self.queued_bytes + bytes > WORKER_QUEUE_BYTES_MAX {
+            return Err(SendError::Full);
+        }
+        self.queued_bytes += bytes;
+        match lane {
+            Lane::Control => self.control.push_back((head, payloads)),
+            Lane::Data => self.data.push_back((head, payloads)),
+        }
+        Ok(())
+    }
+
+    /// Frames up to this number are done with; the next frame tells the worker.
+    pub fn acknowledge(&mut self, sequence: u64) {
+        self.acknowledged = sequence;
+    }
+
+    /// Whether something waits.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !(self.wire.is_empty() && self.control.is_empty() && self.data.is_empty())
+    }
+
+    /// Writes what the socket takes, without waiting.
+    ///
+    /// # Errors
+    /// When the socket failed; the worker is gone then, and its end will be noticed elsewhere.
+    pub fn flush(&mut self) -> io::Result<()> {
+        loop {
+            if self.wire.is_empty() && !self.stage() {
+                return Ok(());
+            }
+            let pieces: Vec<IoSlice<'_>> =
+                self.wire.iter().take(PIECES_MAX).map(|b| IoSlice::new(b)).collect();
+            match self.socket.try_write_vectored(&pieces) {
+                Ok(count) => self.consume(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until the socket takes more, if something waits; for ever otherwise. Cancel-safe.
+    pub async fn writable(&self) -> io::Result<()> {
+        if !self.has_pending() {
+            std::future::pending::<()>().await;
+        }
+        self.socket.writable().await
+    }
+
+    /// Takes the next frame onto the wire.
+    fn stage(&mut self) -> bool {
+        let Some((head, payloads)) = self.control.pop_front().or_else(|| self.data.pop_front()) else {
+            return false;
+        };
+        self.sequence += 1;
+        self.wire.push_back(stamp(head, self.sequence, self.acknowledged));
+        self.wire.extend(payloads.into_iter().filter(|p| !p.is_empty()));
+        true
+    }
+
+    fn consume(&mut self, mut count: usize) {
+        self.queued_bytes = self.queued_bytes.saturating_sub(count);
+        while let Some(front) = self.wire.front_mut() {
+            let step = front.len().min(count);
+            front.advance(step);
+            count -= step;
+            if !front.is_empty() {
+                break;
+            }
+            self.wire.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cob_protocol::frame::{Envelope, Execute, Kind, Ping};
+    use cob_protocol::json::Json;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::FrameReader;
+
+    fn execute(execution: u64) -> Frame {
+        Execute {
+            execution,
+            count: 1,
+            silent: false,
+            store_history: true,
+            allow_stdin: true,
+            user_expressions: Json::object(),
+            parent: Json::object(),
+        }
+        .into()
+    }
+
+    async fn receive(reader: &mut FrameReader, writer: &mut FrameWriter) -> Envelope {
+        loop {
+            writer.flush().unwrap();
+            tokio::select! {
+                envelope = reader.next() => return envelope.unwrap().unwrap(),
+                ready = writer.writable() => ready.unwrap(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn control_overtakes_data_at_frame_boundaries_and_numbers_rise() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut writer = FrameWriter::new(ours.into_split().1);
+        let mut reader = FrameReader::new(theirs.into_split().0);
+        reader.handshake_done();
+        let code = Bytes::from(vec![b'x'; 1 << 20]);
+        for n in 1..=2 {
+            writer.push(&execute(n), vec![code.clone()], Lane::Data).unwrap();
+        }
+        writer.flush().unwrap(); // the first frame is now cut in the middle
+        writer.push(&Ping { number: 9 }.into(), vec![], Lane::Control).unwrap();
+        let mut kinds = Vec::new();
+        for expected in 1..=3 {
+            let envelope = receive(&mut reader, &mut writer).await;
+            assert_eq!(envelope.sequence, expected);
+            assert!(envelope.payloads.iter().all(|p| *p == code));
+            kinds.push(envelope.frame.kind());
+        }
+        assert_eq!(kinds, [Kind::Execute, Kind::Ping, Kind::Execute]);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut writer = FrameWriter::new(ours.into_split().1);
+        let code = Bytes::from(vec![b'x'; 30 << 20]);
+        assert!(writer.push(&execute(1), vec![code.clone()], Lane::Data).is_ok());
+        assert!(writer.push(&execute(2), vec![code.clone()], Lane::Data).is_ok());
+        assert!(matches!(writer.push(&execute(3), vec![code], Lane::Data), Err(SendError::Full)));
+    }
+}

@@ -1,0 +1,433 @@
+//! The handle to one worker: its frames and its output as one ordered sequence of events, and its end.
+//!
+//! **Invariant (output before result):** a frame leaves [`Worker::next`] only after every byte that was written to
+//! the two pipes before it. The worker says how many those are ([`cob_protocol::frame::Position`]); they already
+//! lie in the pipe when the frame arrives, so nothing ever has to be waited for.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cob_protocol::frame::{Envelope, Frame, StreamName};
+use cob_protocol::handshake::{Hello, NoCommonVersion, Ready};
+use cob_protocol::limits::{DISPLAY_FRAME_BYTES_MAX, WORKER_START_MS_MAX};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use crate::drain::Drain;
+use crate::frame_reader::{Fill, FrameReader, ReadError};
+use crate::frame_writer::{FrameWriter, Lane, SendError};
+use crate::page::SharedPage;
+use crate::readiness::watch;
+use crate::spawn::{Program, Spawned, spawn};
+
+/// Bytes of frames taken from the socket ahead of their turn.
+const FRAMES_AHEAD_BYTES: usize = DISPLAY_FRAME_BYTES_MAX;
+/// Bytes of early output kept to explain a failed start.
+const START_OUTPUT_BYTES: usize = 8 * 1024;
+
+/// What a worker does, in the order it did it.
+#[derive(Debug)]
+pub enum WorkerEvent {
+    /// It wrote to stdout or stderr.
+    Output(StreamName, Bytes),
+    /// It sent a frame.
+    Frame(Frame, Vec<Bytes>),
+    /// It is gone, and everything it wrote has been given out.
+    Gone(Exit),
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It was killed because it broke the protocol.
+    Violation(String),
+    /// It was killed because its transport failed.
+    Transport(String),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "exited with status {status} before finishing"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "was killed by signal {signal} ({name})"),
+                None => write!(f, "was killed by signal {signal}"),
+            },
+            Self::Violation(what) => write!(f, "was killed for a protocol violation: {what}"),
+            Self::Transport(what) => write!(f, "was killed because its transport failed: {what}"),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// A worker that did not come up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The program could not be started at all.
+    #[error("cannot start `{program}`: {source}")]
+    Spawn {
+        /// The executable.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It ended before it was ready.
+    #[error("`{program}` {exit}{}", said(output))]
+    Ended {
+        /// The executable.
+        program: String,
+        /// How it ended.
+        exit: Exit,
+        /// What it wrote until then.
+        output: String,
+    },
+    /// It was not ready in time, and was killed.
+    #[error("`{program}` was not ready within {} s{}", WORKER_START_MS_MAX / 1000, said(output))]
+    TimedOut {
+        /// The executable.
+        program: String,
+        /// What it wrote until then.
+        output: String,
+    },
+    /// It speaks another version of the frame protocol.
+    #[error(transparent)]
+    Version(#[from] NoCommonVersion),
+}
+
+fn said(output: &str) -> String {
+    let text = output.trim();
+    if text.is_empty() { String::new() } else { format!("; it said:\n{text}") }
+}
+
+/// One worker process.
+pub struct Worker {
+    program: String,
+    child: Child,
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    reader: FrameReader,
+    writer: FrameWriter,
+    stdout: Drain,
+    stderr: Drain,
+    page: SharedPage,
+    frames: VecDeque<Envelope>,
+    /// The socket was found empty after the last look at the pipes.
+    socket_dry: bool,
+    ending: Ending,
+    _lifeline: OwnedFd,
+}
+
+/// How far the end of the worker has come.
+#[derive(Debug)]
+enum Ending {
+    Alive,
+    /// The process is gone; what it left in pipes and socket is being brought out.
+    Gone(Exit),
+}
+
+impl Worker {
+    /// Starts a worker and greets it. [`Worker::ready`] waits for its answer.
+    ///
+    /// # Errors
+    /// [`StartError::Spawn`] when the program cannot be started.
+    pub fn start(program: &Program, hello: Hello) -> Result<Self, StartError> {
+        let name = program.path.display().to_string();
+        let failed = |source| StartError::Spawn { program: name.clone(), source };
+        let Spawned { child, socket, stdout, stderr, page, lifeline } = spawn(program).map_err(failed)?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
+        let (read, write) = socket.into_split();
+        let mut worker = Self {
+            program: name.clone(),
+            child,
+            pid,
+            pidfd: watch(pidfd).map_err(failed)?,
+            reader: FrameReader::new(read),
+            writer: FrameWriter::new(write),
+            stdout: Drain::new(StreamName::Stdout, stdout).map_err(failed)?,
+            stderr: Drain::new(StreamName::Stderr, stderr).map_err(failed)?,
+            page,
+            frames: VecDeque::new(),
+            socket_dry: false,
+            ending: Ending::Alive,
+            _lifeline: lifeline,
+        };
+        worker.send(&hello.into(), Vec::new(), Lane::Control).map_err(|e| failed(io::Error::other(e)))?;
+        Ok(worker)
+    }
+
+    /// Waits for the worker's `ready`.
+    ///
+    /// # Errors
+    /// [`StartError`] when it ends first, takes too long or speaks another version; it is killed then.
+    pub async fn ready(&mut self) -> Result<Ready, StartError> {
+        let mut output = Vec::new();
+        let deadline = Duration::from_millis(WORKER_START_MS_MAX);
+        let ended = tokio::time::timeout(deadline, async {
+            loop {
+                match self.next().await {
+                    WorkerEvent::Output(_, bytes) if output.len() < START_OUTPUT_BYTES => {
+                        output.extend_from_slice(&bytes);
+                    }
+                    WorkerEvent::Frame(Frame::Ready(ready), _) => break Ok(ready),
+                    WorkerEvent::Gone(exit) => break Err(exit),
+                    WorkerEvent::Output(..) | WorkerEvent::Frame(..) => {}
+                }
+            }
+        })
+        .await;
+        let output = String::from_utf8_lossy(&output).into_owned();
+        let program = self.program.clone();
+        match ended {
+            Ok(Ok(ready)) => {
+                cob_protocol::handshake::VERSIONS.agree(ready.versions)?;
+                self.reader.handshake_done();
+                Ok(ready)
+            }
+            Ok(Err(exit)) => Err(StartError::Ended { program, exit, output }),
+            Err(_) => {
+                self.kill();
+                Err(StartError::TimedOut { program, output })
+            }
+        }
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a frame, or queues what the socket does not take now; [`Worker::next`] goes on writing.
+    ///
+    /// # Errors
+    /// When the frame is too large or too much waits already. A worker that is gone is no error: its end comes as
+    /// an event.
+    pub fn send(&mut self, frame: &Frame, payloads: Vec<Bytes>, lane: Lane) -> Result<(), SendError> {
+        self.writer.push(frame, payloads, lane)?;
+        // A broken socket shows as the end of the worker.
+        let _ = self.writer.flush();
+        Ok(())
+    }
+
+    /// Interrupts `execution`: SIGINT to the process group, which the worker lets through only for it.
+    pub fn interrupt(&self, execution: u64) {
+        self.page.get().aim_interrupt(execution);
+        self.signal_group(Signal::INT);
+    }
+
+    /// Kills the worker and its process group. Its end comes as an event.
+    pub fn kill(&mut self) {
+        self.signal_group(Signal::KILL);
+        // The group signal does nothing before the child has made its group.
+        let _ = self.child.kill();
+    }
+
+    /// The next thing the worker did. After [`WorkerEvent::Gone`] there is nothing more. Cancel-safe.
+    pub async fn next(&mut self) -> WorkerEvent {
+        loop {
+            match self.take() {
+                Ok(Some(event)) => return event,
+                Ok(None) => {}
+                Err(error) => self.give_up(&error),
+            }
+            if let Some(exit) = self.finished() {
+                return WorkerEvent::Gone(exit);
+            }
+            if let Err(error) = self.wait().await {
+                self.give_up(&error);
+            }
+        }
+    }
+
+    /// What can be given out without waiting.
+    fn take(&mut self) -> Result<Option<WorkerEvent>, ReadError> {
+        let Some(front) = self.frames.front() else {
+            // Bytes may pass only when no frame that stands before them can still be in the socket.
+            if self.socket_dry {
+                for drain in [&mut self.stdout, &mut self.stderr] {
+                    if let Some(bytes) = drain.pop(u64::MAX) {
+                        return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
+                    }
+                }
+            }
+            return Ok(None);
+        };
+        if let Some(at) = front.frame.position() {
+            for (drain, position) in [(&mut self.stdout, at.stdout), (&mut self.stderr, at.stderr)] {
+                let missing = position.saturating_sub(drain.emitted());
+                if missing == 0 {
+                    continue;
+                }
+                if !drain.is_holding() {
+                    // The bytes are there, unless the worker lies about its position; then nothing is owed.
+                    drain.read(self.page.get(), usize::try_from(missing).unwrap_or(usize::MAX))?;
+                }
+                if let Some(bytes) = drain.pop(missing) {
+                    return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
+                }
+            }
+        }
+        let Some(envelope) = self.frames.pop_front() else { return Ok(None) };
+        self.writer.acknowledge(envelope.sequence);
+        if let Frame::Mark(_) = envelope.frame {
+            return self.take();
+        }
+        Ok(Some(WorkerEvent::Frame(envelope.frame, envelope.payloads)))
+    }
+
+    /// Waits for something to happen, and takes what came. Awaits readiness only, so it is cancel-safe.
+    async fn wait(&mut self) -> Result<(), ReadError> {
+        if let Ending::Gone(_) = self.ending {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            ready = self.reader.readable() => ready?,
+            ready = self.stdout.due() => {
+                ready?;
+                self.stdout.take(self.page.get())?;
+            }
+            ready = self.stderr.due() => {
+                ready?;
+                self.stderr.take(self.page.get())?;
+            }
+            ready = self.writer.writable() => {
+                ready?;
+                // A broken socket shows as the end of the worker.
+                let _ = self.writer.flush();
+            }
+            ready = self.pidfd.readable() => {
+                drop(ready);
+                self.reap();
+            }
+        }
+        // After the pipes, never before: a frame that stands before bytes we hold is in the socket by now.
+        self.take_frames()
+    }
+
+    /// Takes frames until the socket is empty, or enough of them wait.
+    fn take_frames(&mut self) -> Result<(), ReadError> {
+        self.socket_dry = false;
+        let mut bytes = 0;
+        loop {
+            while let Some(envelope) = self.reader.decoded()? {
+                bytes += envelope.payloads.iter().map(Bytes::len).sum::<usize>();
+                self.frames.push_back(envelope);
+            }
+            if bytes > FRAMES_AHEAD_BYTES || self.frames.len() > 1024 {
+                return Ok(());
+            }
+            match self.reader.fill()? {
+                Fill::Some => {}
+                Fill::Dry => break,
+                Fill::Ended => {
+                    // Nobody is left to talk to; if the process is not on its way out already, end it.
+                    self.kill();
+                    break;
+                }
+            }
+        }
+        self.socket_dry = true;
+        Ok(())
+    }
+
+    /// After the end: everything that still lies in pipes and socket. A transport that broke has no more frames.
+    fn take_remains(&mut self) {
+        let page = self.page.get();
+        let _ = self.stdout.read(page, usize::MAX);
+        let _ = self.stderr.read(page, usize::MAX);
+        let _ = self.take_frames();
+        self.socket_dry = true;
+    }
+
+    /// How the worker ended, once everything it left has been given out.
+    fn finished(&mut self) -> Option<Exit> {
+        let Ending::Gone(exit) = &self.ending else { return None };
+        let exit = exit.clone();
+        self.take_remains();
+        let empty = self.frames.is_empty() && !self.stdout.is_holding() && !self.stderr.is_holding();
+        empty.then_some(exit)
+    }
+
+    fn reap(&mut self) {
+        // Children that outlived the worker hold its pipes and its place; the group goes with it. While the worker
+        // is a zombie its id cannot belong to anyone else.
+        self.signal_group(Signal::KILL);
+        if let (Ok(Some(status)), Ending::Alive) = (self.child.try_wait(), &self.ending) {
+            self.ending = Ending::Gone(match status.code() {
+                Some(code) => Exit::Status(code),
+                None => Exit::Signal(status.signal().unwrap_or_default()),
+            });
+        }
+    }
+
+    /// Ends a worker that cannot be talked to any more.
+    fn give_up(&mut self, error: &ReadError) {
+        self.kill();
+        let _ = self.child.wait();
+        if let Ending::Alive = self.ending {
+            self.ending = Ending::Gone(match error {
+                ReadError::Codec(error) => Exit::Violation(error.to_string()),
+                ReadError::Io(error) => Exit::Transport(error.to_string()),
+            });
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        if let Ending::Alive = self.ending {
+            // It fails only when the group is gone already.
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Ending::Alive = self.ending {
+            self.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("program", &self.program)
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
+}
