@@ -1,1 +1,3 @@
-//! (in construction)
+//! How clients reach cob: the sockets that the server binds for them.
+
+pub mod zmtp;

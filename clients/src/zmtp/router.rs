@@ -1,0 +1,173 @@
+//! ROUTER: requests from many clients come in one stream, replies go out by identity (RFC 28).
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use dashmap::DashMap;
+
+use super::codec::{Encoded, Message};
+use super::command::Ready;
+use super::counters::Counters;
+use super::endpoint::Endpoint;
+use super::fault::Fault;
+use super::inbox::{Inbox, Inlet, inbox};
+use super::limits::Limits;
+use super::outbox::Lane;
+use super::peer::{Peer, PeerId, SendError};
+use super::shared::Shared;
+use super::socket::{Event, Pattern, Socket};
+use super::socket_type::SocketType;
+
+/// A message from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The connection it came by.
+    pub peer: PeerId,
+    /// Where replies go.
+    pub identity: Bytes,
+    /// All parts that the peer sent; a REQ puts an empty one first.
+    pub message: Message,
+}
+
+/// A bound ROUTER. Dropping it closes the listener and all connections.
+#[derive(Debug)]
+pub struct Router {
+    socket: Socket,
+    routes: Arc<Routes>,
+    inbox: Inbox<Incoming>,
+}
+
+impl Router {
+    /// Binds with the limits of the table.
+    ///
+    /// # Errors
+    /// What the system says, with the endpoint; `AddrInUse` when somebody listens there.
+    pub async fn bind(endpoint: &Endpoint) -> io::Result<Self> {
+        Self::bind_with(endpoint, Limits::default()).await
+    }
+
+    /// Binds with other limits.
+    ///
+    /// # Errors
+    /// As [`Router::bind`].
+    pub async fn bind_with(endpoint: &Endpoint, limits: Limits) -> io::Result<Self> {
+        let (inlet, inbox) = inbox(&limits);
+        let routes = Arc::new(Routes::default());
+        let pattern = Arc::new(Routing { routes: Arc::clone(&routes), inlet });
+        Ok(Router { socket: Socket::bind(endpoint, limits, pattern).await?, routes, inbox })
+    }
+
+    /// Where it is bound, with the real port.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.socket.endpoint
+    }
+
+    /// The next message of any peer; the order of each peer is kept. Cancel-safe. While nobody calls this,
+    /// peers are read until the inbox is full and then no further.
+    pub async fn recv(&mut self) -> Incoming {
+        self.inbox.pop().await
+    }
+
+    /// A handle that sends.
+    #[must_use]
+    pub fn sender(&self) -> RouterSender {
+        RouterSender { shared: Arc::clone(&self.socket.shared), routes: Arc::clone(&self.routes) }
+    }
+
+    /// What happened to the peers so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.socket.shared.counters()
+    }
+}
+
+/// Sends to the peers of a [`Router`], from any thread.
+#[derive(Clone, Debug)]
+pub struct RouterSender {
+    shared: Arc<Shared>,
+    routes: Arc<Routes>,
+}
+
+impl RouterSender {
+    /// Queues a message for the peer with that identity; [`RouterSender::flush`] writes it.
+    ///
+    /// # Errors
+    /// [`SendError::NoPeer`] when nobody of that name is connected; [`SendError::Full`] when it does not read.
+    pub fn send(&self, identity: &[u8], message: &[Bytes], lane: Lane) -> Result<(), SendError> {
+        let peer = self.routes.peers.get(identity).map(|entry| Arc::clone(entry.value()));
+        peer.ok_or(SendError::NoPeer)?.enqueue(&Encoded::message(message), lane)
+    }
+
+    /// Writes what is queued, as far as the sockets take it now; the connections finish the rest.
+    pub fn flush(&self) {
+        self.shared.flush();
+    }
+
+    /// Flushes and waits until everything queued was handed to the system; `false` at the deadline. What was
+    /// queued for a peer that left counts as done.
+    pub async fn flushed(&self, deadline: Duration) -> bool {
+        self.shared.flushed(deadline).await
+    }
+}
+
+/// Who is connected under which identity.
+#[derive(Debug, Default)]
+struct Routes {
+    peers: DashMap<Bytes, Arc<Peer>>,
+    generated: AtomicU64,
+    secret: RandomState,
+}
+
+impl Routes {
+    /// An identity for a peer that brought none: reserved by its leading zero as in libzmq, but not to be
+    /// guessed, since whoever connects with an identity takes it over.
+    fn generate(&self) -> Bytes {
+        let number = self.generated.fetch_add(1, Ordering::Relaxed);
+        let mut identity = BytesMut::with_capacity(17);
+        identity.put_u8(0);
+        identity.put_u64(number);
+        identity.put_u64(self.secret.hash_one(number));
+        identity.freeze()
+    }
+}
+
+struct Routing {
+    routes: Arc<Routes>,
+    inlet: Inlet<Incoming>,
+}
+
+impl Pattern for Routing {
+    const KIND: SocketType = SocketType::Router;
+
+    fn identity(&self, ready: &Ready) -> Bytes {
+        if ready.identity.is_empty() {
+            self.routes.generate()
+        } else {
+            // A copy: the property is a slice of the whole command.
+            Bytes::copy_from_slice(&ready.identity)
+        }
+    }
+
+    fn joined(&self, peer: &Arc<Peer>) {
+        if let Some(former) = self.routes.peers.insert(peer.identity.clone(), Arc::clone(peer)) {
+            former.close(Fault::TakenOver);
+        }
+    }
+
+    fn left(&self, peer: &Peer) {
+        self.routes.peers.remove_if(&peer.identity, |_, current| current.id == peer.id);
+    }
+
+    async fn take(&self, peer: &Arc<Peer>, event: Event) -> Result<(), Fault> {
+        // Subscriptions mean nothing to a ROUTER.
+        let Event::Message(message) = event else { return Ok(()) };
+        let bytes = message.iter().map(Bytes::len).sum();
+        let incoming = Incoming { peer: peer.id, identity: peer.identity.clone(), message };
+        if self.inlet.push(incoming, bytes).await { Ok(()) } else { Err(Fault::Dropped) }
+    }
+}
