@@ -4,7 +4,9 @@
 //! Sans-IO: whoever owns a socket pushes what it read and pulls what is complete; a fuzz target does the same.
 //!
 //! **Invariant:** a length is compared with its cap as the 64-bit number it came as, before anything is
-//! allocated for it, and no buffer is ever larger than the bytes that arrived plus [`READ_AHEAD_BYTES_MAX`].
+//! allocated for it, and what is allocated is never ahead of what arrived by more than
+//! [`READ_AHEAD_BYTES_MAX`] or an eighth. (Always 64 KiB was tried: a message of 32 MiB then moved 500 times
+//! and took 60 ms to decode instead of 24, which doubling does not improve on.)
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cob_protocol::limits::{
@@ -22,7 +24,7 @@ const COMMAND: u8 = 4;
 const COPIED_PART_BYTES_MAX: usize = 16 * 1024;
 /// An input buffer that grew beyond this is given back when it is empty: most peers are idle most of the time.
 const KEPT_BUFFER_BYTES: usize = 8 * 1024;
-/// A body grows by this much ahead of what has arrived of it.
+/// A body grows at least by this much ahead of what has arrived of it.
 const GROWTH_BYTES: usize = READ_AHEAD_BYTES_MAX - KEPT_BUFFER_BYTES;
 
 /// What one peer may send.
@@ -132,7 +134,8 @@ impl Body {
         let missing = self.len - self.data.len();
         let (mine, rest) = input.split_at(missing.min(input.len()));
         if self.data.capacity() - self.data.len() < mine.len() {
-            self.data.reserve_exact(missing.min(mine.len().max(GROWTH_BYTES)));
+            let ahead = GROWTH_BYTES.max(self.data.len() / 8).max(mine.len());
+            self.data.reserve_exact(missing.min(ahead));
         }
         self.data.extend_from_slice(mine);
         rest

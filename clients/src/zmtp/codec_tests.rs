@@ -108,6 +108,19 @@ fn a_claimed_length_allocates_only_what_arrives() {
 }
 
 #[test]
+fn a_large_message_never_runs_ahead_by_more_than_an_eighth() {
+    let wire = Encoded::message(&[Bytes::from(vec![7; 4 << 20])]).to_vec();
+    let mut decoder = Decoder::new(Caps::default());
+    for piece in wire.chunks(1000) {
+        decoder.push(piece);
+        let item = decoder.pull();
+        assert!(decoder.allocated() <= decoder.held() + READ_AHEAD_BYTES_MAX.max(decoder.held() / 8));
+        assert!(matches!(item, Ok(None | Some(Item::Message(_)))));
+    }
+    assert!(!decoder.is_mid_message());
+}
+
+#[test]
 fn endless_parts_are_refused_empty_or_not() {
     let empty = [MORE, 0].repeat(MESSAGE_PARTS_MAX + 1);
     assert_eq!(decode(&empty, Caps::default()), Err(CodecError::TooManyParts(MESSAGE_PARTS_MAX)));

@@ -164,7 +164,8 @@ impl<P: Pattern> Reader<'_, P> {
     }
 
     async fn read(&mut self, read: &mut ReadHalf) -> Result<bool, Fault> {
-        self.hold.set(self.decoder.held()).await;
+        let unfinished = if self.decoder.is_mid_message() { self.decoder.allocated() } else { 0 };
+        self.hold.set(unfinished).await;
         let decoder = &mut self.decoder;
         Ok(read.read(|arrived| decoder.push(arrived)).await?)
     }

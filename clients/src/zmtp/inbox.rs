@@ -46,4 +46,9 @@ impl<T> Inbox<T> {
             None => std::future::pending().await,
         }
     }
+
+    /// The next item if one is there.
+    pub(super) fn try_pop(&mut self) -> Option<T> {
+        self.0.try_recv().ok().map(|(item, _permit)| item)
+    }
 }

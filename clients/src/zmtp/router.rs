@@ -73,6 +73,12 @@ impl Router {
         self.inbox.pop().await
     }
 
+    /// The next message if one is there: an owner that has taken a message takes what came with it before it
+    /// flushes, so that one write carries all replies.
+    pub fn try_recv(&mut self) -> Option<Incoming> {
+        self.inbox.try_pop()
+    }
+
     /// A handle that sends.
     #[must_use]
     pub fn sender(&self) -> RouterSender {

@@ -1,0 +1,10 @@
+//! The five Jupyter channels of one kernel, connection files and kernelspecs.
+//!
+//! What arrives is verified here and handed on; what it means is the kernel's business.
+
+mod connection_file;
+mod endpoint;
+pub mod kernelspec;
+
+pub use connection_file::{ConnectionError, ConnectionFile};
+pub use endpoint::{BindError, Intake, NotebookEndpoint, NotebookOutlet, Received, Subscriptions};
