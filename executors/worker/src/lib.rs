@@ -1,1 +1,30 @@
-//! (in construction)
+//! The half of a worker that no language owns: blocking transport, the place of frames among the output,
+//! interrupts, and the main loop that an [`Executor`] plugs into.
+//!
+//! A worker has **exactly one thread** of ours. Everything here blocks; nothing here starts a thread, owns a
+//! runtime or keeps output in a buffer. That is what makes `fork`, signals and sandboxes sound, and why output
+//! survives a crash. Concurrency lives in the kernel.
+//!
+//! The road of a request: [`run`](run::run) takes a frame from the [`Inbox`](inbox::Inbox), hands it to the
+//! [`Executor`], and answers through the [`Outbox`](outbox::Outbox). Code that runs meanwhile speaks through the
+//! [`Worker`].
+//!
+//! **Invariant:** no lock is held where code of the user can run (a signal handler, another thread that got the
+//! interpreter), and no lock is waited for while the interpreter is held.
+
+pub mod descriptors;
+pub mod executor;
+pub mod inbox;
+pub mod interrupt;
+pub mod outbox;
+pub mod output;
+mod page;
+mod parents;
+pub mod process;
+pub mod run;
+mod turn;
+pub mod worker;
+
+pub use executor::{Executor, Finished, Interpreter, Introduction};
+pub use outbox::SendError;
+pub use worker::Worker;

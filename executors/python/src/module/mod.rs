@@ -1,0 +1,83 @@
+//! The native half of a Python worker: the extension module `_cob`.
+//!
+//! [`main`] is called by the bootstrap and keeps the main thread until the session ends. The functions of the
+//! module are for `cob.engine` and its siblings, not for users.
+
+mod executor;
+mod frames;
+mod gil;
+mod origin;
+mod signal;
+mod sources;
+mod streams;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use cob_worker::descriptors::Descriptors;
+use cob_worker::output::write_last_words;
+use cob_worker::process::{EXIT_QUIETLY, EXIT_UNUSABLE, exit_now};
+use cob_worker::run::{Ending, run};
+use cob_worker::{Worker, process};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use executor::PythonExecutor;
+use gil::Gil;
+
+static WORKER: OnceLock<Worker> = OnceLock::new();
+
+/// The native half of a Python worker.
+#[pymodule]
+mod _cob {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::executor::set_idle_hook;
+    #[pymodule_export]
+    use super::frames::{call, clear_output, comm, display, error, log, result};
+    #[pymodule_export]
+    use super::origin::{origin, parent, running, set_origin_var};
+    #[pymodule_export]
+    use super::streams::{stderr_write, stdout_write};
+    #[pymodule_export]
+    use super::{is_child, main};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("version", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Serves the host until the session ends. `in_folder`: whether modules of the working folder can be imported.
+#[pyfunction]
+fn main(py: Python<'_>, in_folder: bool, sources: Option<PathBuf>) -> PyResult<()> {
+    if WORKER.get().is_some() {
+        return Err(PyRuntimeError::new_err("this process is a worker already"));
+    }
+    let made = Descriptors::take().and_then(|descriptors| Worker::new(descriptors, signal::interrupt));
+    let new = made.unwrap_or_else(|error| give_up(&format!("not started as a worker: {error}")));
+    let worker = WORKER.get_or_init(|| new);
+    sources::install(py, sources)?;
+    match run(worker, &Gil(py), &mut PythonExecutor::new(py, worker, in_folder)) {
+        Ending::Shutdown => Ok(()),
+        Ending::HostGone => exit_now(EXIT_QUIETLY),
+        Ending::Unusable(reason) => give_up(&reason),
+    }
+}
+
+/// Whether this process was forked off a worker by user code.
+#[pyfunction]
+fn is_child() -> bool {
+    process::is_child()
+}
+
+/// The worker, for the functions that need one.
+fn worker() -> PyResult<&'static Worker> {
+    WORKER.get().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))
+}
+
+fn give_up(reason: &str) -> ! {
+    write_last_words(&format!("cob: {reason}\n"));
+    exit_now(EXIT_UNUSABLE)
+}

@@ -1,0 +1,412 @@
+//! A tiny blocking host: starts a worker by the contract, sends frames, brings text and frames in order.
+#![allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use cob_protocol::codec::{FrameDecoder, encode};
+use cob_protocol::frame::{
+    Answer, Comm, Done, Envelope, Execute, ExecutionNumber, Frame, Outcome, Position, Shutdown, StreamName,
+};
+use cob_protocol::handshake::{FRAME_FD, Hello, IMAGE_FD, PAGE_FD, Ready, VERSIONS};
+use cob_protocol::json::Json;
+use cob_protocol::limits::OUTPUT_PIPE_BYTES;
+use cob_protocol::page::{PAGE_BYTES, PAGE_WORDS, Page};
+use cob_python::{BOOTSTRAP, MODULE};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, OFlags, ftruncate, memfd_create};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// What a worker shows, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Bytes of a pipe.
+    Text(StreamName, Vec<u8>),
+    /// A frame and its payloads.
+    Frame(Frame, Vec<Bytes>),
+    /// The socket was closed.
+    End,
+}
+
+pub struct Host {
+    pub child: Child,
+    pub ready: Option<Ready>,
+    page: Page<'static>,
+    socket: OwnedFd,
+    pipes: [Pipe; 2],
+    decoder: FrameDecoder,
+    frames: VecDeque<Envelope>,
+    events: VecDeque<Event>,
+    sequence: u64,
+    received: u64,
+    executions: ExecutionNumber,
+    ended: bool,
+}
+
+struct Pipe {
+    name: StreamName,
+    end: OwnedFd,
+    /// Read and not shown yet.
+    unseen: VecDeque<u8>,
+    shown: u64,
+}
+
+/// How a worker is started.
+#[derive(Default)]
+pub struct Start<'a> {
+    pub python: &'a str,
+    /// Read the Python half from here instead of taking the embedded one.
+    pub sources: Option<&'a Path>,
+    pub folder: Option<&'a Path>,
+}
+
+impl Host {
+    /// Starts a worker; it says nothing yet.
+    pub fn spawn(start: &Start<'_>) -> Self {
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let memory = memfd_create("cob-page", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, PAGE_BYTES as u64).unwrap();
+        let page = map(&memory);
+        let image = image();
+        let (out, out_theirs) = pipe();
+        let (err, err_theirs) = pipe();
+        let high = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 64).unwrap();
+        let passed = [
+            (high(image.as_fd()), IMAGE_FD),
+            (high(theirs.as_fd()), FRAME_FD),
+            (high(memory.as_fd()), PAGE_FD),
+        ];
+        let mut command = Command::new(start.python);
+        command.arg("-c").arg(bootstrap(start.sources)).process_group(0);
+        command.stdin(Stdio::null()).stdout(out_theirs).stderr(err_theirs);
+        if let Some(folder) = start.folder {
+            command.current_dir(folder);
+        }
+        // SAFETY: only async-signal-safe calls between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                for (from, to) in &passed {
+                    if libc::dup2(from.as_raw_fd(), *to) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap();
+        drop(command);
+        let pipes = [
+            Pipe { name: StreamName::Stdout, end: out, unseen: VecDeque::new(), shown: 0 },
+            Pipe { name: StreamName::Stderr, end: err, unseen: VecDeque::new(), shown: 0 },
+        ];
+        Self {
+            child,
+            ready: None,
+            page,
+            socket,
+            pipes,
+            decoder: FrameDecoder::new(),
+            frames: VecDeque::new(),
+            events: VecDeque::new(),
+            sequence: 0,
+            received: 0,
+            executions: 0,
+            ended: false,
+        }
+    }
+
+    /// Starts a worker and shakes hands.
+    pub fn start(start: &Start<'_>) -> Self {
+        let mut host = Self::spawn(start);
+        host.hello();
+        let mut seen = String::new();
+        loop {
+            match host.event() {
+                Event::Frame(Frame::Ready(ready), _) => {
+                    host.ready = Some(ready);
+                    return host;
+                }
+                Event::Text(_, text) => seen.push_str(&String::from_utf8_lossy(&text)),
+                other => panic!("{other:?} instead of ready; the worker said:\n{seen}"),
+            }
+        }
+    }
+
+    pub fn hello(&mut self) {
+        let hello = Hello { versions: VERSIONS, session: "test".to_owned(), options: Json::object() };
+        self.send(hello, &[]);
+        self.decoder.handshake_done();
+    }
+
+    pub fn page(&self) -> Page<'static> {
+        self.page
+    }
+
+    pub fn send(&mut self, frame: impl Into<Frame>, payloads: &[Bytes]) {
+        self.sequence += 1;
+        let mut bytes = encode(&frame.into(), payloads, self.sequence, self.received).unwrap().to_vec();
+        for payload in payloads {
+            bytes.extend_from_slice(payload);
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match send(&self.socket, rest, SendFlags::NOSIGNAL) {
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::INTR) => {}
+                Err(error) => panic!("send: {error}"),
+            }
+        }
+    }
+
+    /// Sends code; returns its number.
+    pub fn execute(&mut self, code: &str) -> ExecutionNumber {
+        self.execute_with(code, |_| {})
+    }
+
+    pub fn execute_with(&mut self, code: &str, change: impl FnOnce(&mut Execute)) -> ExecutionNumber {
+        self.executions += 1;
+        let execution = self.executions;
+        let mut execute = Execute {
+            execution,
+            count: execution as u32,
+            silent: false,
+            store_history: true,
+            allow_stdin: true,
+            user_expressions: Json::object(),
+            parent: Json::parse(format!("{{\"msg_id\":\"m{execution}\"}}")).unwrap(),
+        };
+        change(&mut execute);
+        self.send(execute, &[Bytes::copy_from_slice(code.as_bytes())]);
+        execution
+    }
+
+    /// A number for a request that is not code.
+    pub fn next_execution(&mut self) -> ExecutionNumber {
+        self.executions += 1;
+        self.executions
+    }
+
+    /// Runs code to its end; everything it showed, `Done` last.
+    pub fn run(&mut self, code: &str) -> Vec<Event> {
+        let execution = self.execute(code);
+        self.until_done(execution)
+    }
+
+    pub fn until_done(&mut self, execution: ExecutionNumber) -> Vec<Event> {
+        self.until(|event| matches!(event, Event::Frame(Frame::Done(done), _) if done.execution == execution))
+    }
+
+    /// Everything up to the event that `is_last` recognises.
+    #[track_caller]
+    pub fn until(&mut self, is_last: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let mut seen = Vec::new();
+        loop {
+            let event = self.event();
+            let end = event == Event::End;
+            seen.push(event);
+            if is_last(seen.last().unwrap()) {
+                return seen;
+            }
+            assert!(!end, "the worker ended; before: {seen:#?}");
+        }
+    }
+
+    pub fn answer(&mut self, request: u64, outcome: Outcome) {
+        self.send(Answer { request, outcome }, &[]);
+    }
+
+    pub fn comm(&mut self, comm: Comm, buffers: &[Bytes]) {
+        self.send(comm, buffers);
+    }
+
+    /// Aims an interrupt at `execution` and sends the signal.
+    pub fn interrupt(&self, execution: ExecutionNumber) {
+        self.page.aim_interrupt(execution);
+        self.signal();
+    }
+
+    pub fn signal(&self) {
+        kill_process_group(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
+    /// Asks the worker to end and waits for it; what it still showed.
+    pub fn shutdown(mut self) -> (ExitStatus, Vec<Event>) {
+        self.send(Shutdown { restart: false }, &[]);
+        let events = self.until(|event| *event == Event::End);
+        (self.child.wait().unwrap(), events)
+    }
+
+    /// The next thing the worker shows.
+    pub fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            if self.ended {
+                return Event::End;
+            }
+            self.wait();
+            for pipe in &mut self.pipes {
+                pipe.read(self.page);
+            }
+            // After the pipes: a mark is sent before the text that follows it is written.
+            self.receive();
+            self.order();
+        }
+    }
+
+    fn wait(&self) {
+        let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
+        fds.extend(self.pipes.iter().map(|pipe| PollFd::new(&pipe.end, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut scratch = vec![0; 1 << 16];
+        loop {
+            match recv(&self.socket, &mut scratch[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) | Err(Errno::CONNRESET) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok((count, _)) => self.decoder.push(&scratch[..count]),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => panic!("recv: {error}"),
+            }
+        }
+        while let Some(envelope) = self.decoder.next_frame().expect("a frame") {
+            assert_eq!(envelope.sequence, self.received + 1, "frames are numbered without a gap");
+            self.received = envelope.sequence;
+            self.frames.push_back(envelope);
+        }
+    }
+
+    /// Makes events of what came: text up to the place of a frame, the frame, and so on; then what is left.
+    fn order(&mut self) {
+        while let Some(Envelope { frame, payloads, .. }) = self.frames.pop_front() {
+            if let Some(Position { stdout, stderr }) = frame.position() {
+                for (pipe, until) in self.pipes.iter_mut().zip([stdout, stderr]) {
+                    while pipe.shown + (pipe.unseen.len() as u64) < until {
+                        assert!(pipe.read(self.page) > 0, "a place beyond what was written");
+                    }
+                    pipe.show(until, &mut self.events);
+                }
+            }
+            self.events.push_back(Event::Frame(frame, payloads));
+        }
+        for pipe in &mut self.pipes {
+            if self.ended {
+                while pipe.read(self.page) > 0 {}
+            }
+            pipe.show(u64::MAX, &mut self.events);
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+impl Pipe {
+    fn read(&mut self, page: Page<'_>) -> usize {
+        let mut scratch = vec![0; 1 << 16];
+        let count = page.consume(self.name, || rustix::io::read(&self.end, &mut scratch)).unwrap_or(0);
+        self.unseen.extend(&scratch[..count]);
+        count
+    }
+
+    fn show(&mut self, until: u64, events: &mut VecDeque<Event>) {
+        let count = until.saturating_sub(self.shown).min(self.unseen.len() as u64) as usize;
+        if count > 0 {
+            self.shown += count as u64;
+            events.push_back(Event::Text(self.name, self.unseen.drain(..count).collect()));
+        }
+    }
+}
+
+/// The bootstrap text, with another place for the Python half if one is named.
+pub fn bootstrap(sources: Option<&Path>) -> String {
+    match sources {
+        None => BOOTSTRAP.to_owned(),
+        Some(folder) => {
+            let folder = std::path::absolute(folder).unwrap();
+            BOOTSTRAP.replacen("SOURCES = None", &format!("SOURCES = {folder:?}"), 1)
+        }
+    }
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    fcntl_setpipe_size(&read, OUTPUT_PIPE_BYTES).unwrap();
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).unwrap();
+    (read, write)
+}
+
+fn image() -> OwnedFd {
+    let image = memfd_create("cob-python", MemfdFlags::CLOEXEC).unwrap();
+    let mut file = File::from(image);
+    file.write_all(MODULE).unwrap();
+    file.into()
+}
+
+fn map(memory: &OwnedFd) -> Page<'static> {
+    let mapping = memmap2::MmapOptions::new().len(PAGE_BYTES).map_raw(memory.as_raw_fd()).unwrap();
+    let mapping = Box::leak(Box::new(mapping));
+    // SAFETY: page-aligned, PAGE_BYTES long, never unmapped, only accessed through atomics.
+    Page::new(unsafe { &*mapping.as_mut_ptr().cast::<[AtomicU64; PAGE_WORDS]>() })
+}
+
+/// Text of both streams, joined.
+pub fn text(events: &[Event]) -> String {
+    let bytes = events.iter().filter_map(|event| match event {
+        Event::Text(_, bytes) => Some(bytes.as_slice()),
+        _ => None,
+    });
+    String::from_utf8_lossy(&bytes.collect::<Vec<_>>().concat()).into_owned()
+}
+
+/// The end of a run.
+#[track_caller]
+pub fn done(events: &[Event]) -> &Done {
+    match events.last() {
+        Some(Event::Frame(Frame::Done(done), _)) => done,
+        other => panic!("{other:?} is not the end; before: {events:#?}"),
+    }
+}
+
+/// `text/plain` of a run's result.
+pub fn result(events: &[Event]) -> Option<String> {
+    events.iter().find_map(|event| match event {
+        Event::Frame(Frame::Result(result), payloads) => {
+            let index = result.display.data.iter().position(|mime| mime.mime == "text/plain")?;
+            Some(String::from_utf8_lossy(&payloads[index]).into_owned())
+        }
+        _ => None,
+    })
+}
+
+/// Reads a file of `/proc` that has no length.
+pub fn read_text(path: &str) -> String {
+    let mut text = String::new();
+    File::open(path).unwrap().read_to_string(&mut text).unwrap();
+    text
+}

@@ -1,0 +1,66 @@
+//! The descriptors that a worker is started with, moved out of the user's way.
+//!
+//! Code of the user may close, reuse or pass on any descriptor it can guess; ours live at 64 and above and are
+//! closed by `exec`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use cob_protocol::handshake::{FRAME_FD, IMAGE_FD, PAGE_FD};
+use rustix::io::fcntl_dupfd_cloexec;
+
+/// No private descriptor is below this number.
+pub const PRIVATE_FD_MIN: RawFd = 64;
+
+/// Everything a worker gets from its host.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// The frame socket.
+    pub socket: OwnedFd,
+    /// The memory of the shared page.
+    pub page: OwnedFd,
+    /// A second handle on the stdout pipe: stays on it when user code redirects descriptor 1.
+    pub stdout: OwnedFd,
+    /// A second handle on the stderr pipe.
+    pub stderr: OwnedFd,
+}
+
+impl Descriptors {
+    /// Moves the private descriptors up and closes their first numbers, the program image's as well.
+    ///
+    /// Must be called once, before anything else may have opened a descriptor.
+    ///
+    /// # Errors
+    /// When the process was not started by the contract: a descriptor is missing.
+    pub fn take() -> io::Result<Self> {
+        let _ = take_over(IMAGE_FD);
+        Ok(Self {
+            socket: duplicate(take_over(FRAME_FD)?)?,
+            page: duplicate(take_over(PAGE_FD)?)?,
+            stdout: duplicate(standard(1))?,
+            stderr: duplicate(standard(2))?,
+        })
+    }
+}
+
+fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(fcntl_dupfd_cloexec(fd, PRIVATE_FD_MIN)?)
+}
+
+fn take_over(fd: RawFd) -> io::Result<OwnedFd> {
+    let open = rustix::io::fcntl_getfd(standard(fd)).is_ok();
+    if !open {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("descriptor {fd} is not open")));
+    }
+    // SAFETY: the descriptor is open (checked above), and the start contract gives it to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// One of the descriptors that every process has.
+#[must_use]
+pub fn standard(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the number is not -1. If user code closed it, calls on it fail with EBADF, which is what a write
+    // of the user's own would do.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}

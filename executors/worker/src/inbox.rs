@@ -1,0 +1,201 @@
+//! The way in: frames from the host, one at a time, and those that must wait their turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cob_protocol::codec::{CodecError, FrameDecoder};
+use cob_protocol::frame::{Envelope, Frame};
+use cob_protocol::limits::{READ_AHEAD_BYTES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+/// The reading half of the frame socket.
+#[derive(Debug)]
+pub struct Inbox {
+    socket: Arc<OwnedFd>,
+    decoder: FrameDecoder,
+    scratch: Box<[u8]>,
+    /// Frames that came while running code waited for an answer.
+    queue: VecDeque<Envelope>,
+    queued_bytes: usize,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// More bytes.
+    Some,
+    /// Nothing yet.
+    Nothing,
+    /// The host is gone.
+    End,
+}
+
+impl Inbox {
+    /// Reads from `socket`.
+    #[must_use]
+    pub fn new(socket: Arc<OwnedFd>) -> Self {
+        Self {
+            socket,
+            decoder: FrameDecoder::new(),
+            scratch: vec![0; READ_AHEAD_BYTES_MAX].into_boxed_slice(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+        }
+    }
+
+    /// From now on frames may be as large as the table allows.
+    pub fn handshake_done(&mut self) {
+        self.decoder.handshake_done();
+    }
+
+    /// The next frame to serve, if there is a whole one.
+    ///
+    /// # Errors
+    /// The host does not speak the protocol.
+    pub fn take(&mut self) -> Result<Option<Envelope>, CodecError> {
+        if let Some(envelope) = self.queue.pop_front() {
+            self.queued_bytes -= weight(&envelope);
+            return Ok(Some(envelope));
+        }
+        self.next_arrived()
+    }
+
+    /// The next frame off the wire, past those that wait.
+    ///
+    /// # Errors
+    /// The host does not speak the protocol.
+    pub fn next_arrived(&mut self) -> Result<Option<Envelope>, CodecError> {
+        self.decoder.next_frame()
+    }
+
+    /// Lets a frame wait for [`Inbox::take`].
+    ///
+    /// # Errors
+    /// The frame itself, when too many wait: it must be refused.
+    pub fn put_back(&mut self, envelope: Envelope) -> Result<(), Box<Envelope>> {
+        let bytes = self.queued_bytes + weight(&envelope);
+        if self.queue.len() >= SESSION_QUEUE_MAX || bytes > SESSION_QUEUE_BYTES_MAX {
+            return Err(Box::new(envelope));
+        }
+        self.queued_bytes = bytes;
+        self.queue.push_back(envelope);
+        Ok(())
+    }
+
+    /// Lets a request to end overtake all that waits.
+    pub fn put_first(&mut self, envelope: Envelope) {
+        self.queued_bytes += weight(&envelope);
+        self.queue.push_front(envelope);
+    }
+
+    /// Whether the host asked to end and that was put aside.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        matches!(self.queue.front(), Some(Envelope { frame: Frame::Shutdown(_), .. }))
+    }
+
+    /// Reads what has come, without waiting.
+    pub fn fill(&mut self) -> Filled {
+        self.read(RecvFlags::DONTWAIT).unwrap_or(Filled::Nothing)
+    }
+
+    /// Waits until something comes.
+    ///
+    /// # Errors
+    /// `Interrupted` when a signal cut the wait short.
+    pub fn fill_waiting(&mut self) -> io::Result<Filled> {
+        match self.read(RecvFlags::empty())? {
+            Filled::Nothing => {
+                poll(&mut [PollFd::from_borrowed_fd(self.socket(), PollFlags::IN)], None)?;
+                Ok(Filled::Nothing)
+            }
+            filled => Ok(filled),
+        }
+    }
+
+    fn read(&mut self, flags: RecvFlags) -> io::Result<Filled> {
+        match recv(self.socket.as_fd(), &mut self.scratch[..], flags) {
+            Ok((0, _)) => Ok(Filled::End),
+            Ok((count, _)) => {
+                self.decoder.push(self.scratch.get(..count).unwrap_or_default());
+                Ok(Filled::Some)
+            }
+            Err(Errno::AGAIN) => Ok(Filled::Nothing),
+            Err(Errno::INTR) => Err(Errno::INTR.into()),
+            // A connection that is reset is as gone as one that was closed.
+            Err(_) => Ok(Filled::End),
+        }
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// What a waiting frame costs: its payloads; headers are small.
+fn weight(envelope: &Envelope) -> usize {
+    envelope.payloads.iter().map(Bytes::len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use cob_protocol::codec::encode;
+    use cob_protocol::frame::{Ping, Shutdown};
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, Inbox) {
+        let (host, worker) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        (host, Inbox::new(Arc::new(worker)))
+    }
+
+    fn ping(number: u64) -> Frame {
+        Frame::Ping(Ping { number })
+    }
+
+    #[test]
+    fn frames_come_whole_however_they_arrive() {
+        let (host, mut inbox) = pair();
+        for byte in encode(&ping(7), &[], 1, 0).unwrap() {
+            assert!(inbox.take().unwrap().is_none());
+            send(&host, &[byte], SendFlags::empty()).unwrap();
+            assert_eq!(inbox.fill_waiting().unwrap(), Filled::Some);
+        }
+        assert_eq!(inbox.take().unwrap().unwrap().frame, ping(7));
+        drop(host);
+        assert_eq!(inbox.fill_waiting().unwrap(), Filled::End);
+    }
+
+    #[test]
+    fn the_end_overtakes_what_waits_and_nothing_is_lost() {
+        let (_host, mut inbox) = pair();
+        let envelope = |frame| Envelope { sequence: 1, acknowledged: 0, frame, payloads: Vec::new() };
+        inbox.put_back(envelope(ping(1))).unwrap();
+        assert!(!inbox.is_ending());
+        inbox.put_first(envelope(Frame::Shutdown(Shutdown { restart: false })));
+        assert!(inbox.is_ending());
+        assert!(matches!(inbox.take().unwrap().unwrap().frame, Frame::Shutdown(_)));
+        assert_eq!(inbox.take().unwrap().unwrap().frame, ping(1));
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let (_host, mut inbox) = pair();
+        let envelope = Envelope {
+            sequence: 1,
+            acknowledged: 0,
+            frame: ping(1),
+            payloads: vec![Bytes::from(vec![0; SESSION_QUEUE_BYTES_MAX / 2])],
+        };
+        inbox.put_back(envelope.clone()).unwrap();
+        inbox.put_back(envelope.clone()).unwrap();
+        inbox.put_back(envelope).unwrap_err();
+    }
+}

@@ -1,0 +1,112 @@
+//! This process as a whole: is it a fork of the worker, how does it end, how does it wait.
+//!
+//! **Invariant:** in a process that user code forked off, everything of cob is inert: it writes no frame, reads
+//! none and owns no descriptor of the worker.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// The host is gone, or user code ended in a forked child: there is nobody left to tell.
+pub const EXIT_QUIETLY: i32 = 0;
+/// The interpreter or the host cannot be used (EX_CONFIG).
+pub const EXIT_UNUSABLE: i32 = 78;
+/// The host sent what no host sends (EX_PROTOCOL).
+pub const EXIT_PROTOCOL: i32 = 76;
+/// The frame socket failed (EX_IOERR).
+pub const EXIT_IO: i32 = 74;
+
+static CHILD: AtomicBool = AtomicBool::new(false);
+/// What a forked child closes: private descriptors keep the host from seeing the end of the worker.
+static PRIVATE: [AtomicI32; 3] = [const { AtomicI32::new(-1) }; 3];
+
+/// Whether this process is a fork of the worker.
+#[inline]
+#[must_use]
+pub fn is_child() -> bool {
+    CHILD.load(Ordering::Relaxed)
+}
+
+/// From now on a fork of this process knows that it is one, and closes `private`.
+///
+/// # Errors
+/// When the C library has no memory for the hook.
+pub fn watch_forks(private: [RawFd; 3]) -> io::Result<()> {
+    for (slot, fd) in PRIVATE.iter().zip(private) {
+        slot.store(fd, Ordering::Relaxed);
+    }
+    // SAFETY: `on_fork` only stores to atomics and closes descriptors, both allowed in a forked child.
+    match unsafe { libc::pthread_atfork(None, None, Some(on_fork)) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+extern "C" fn on_fork() {
+    if CHILD.swap(true, Ordering::Relaxed) {
+        return; // a child of a child: the numbers may mean something else by now
+    }
+    for slot in &PRIVATE {
+        let fd = slot.load(Ordering::Relaxed);
+        if fd >= 0 {
+            // SAFETY: `close` is async-signal-safe, and nothing of cob uses the descriptor in a child.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// Ends the process at once: no exit hook, no flush, no destructor.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no precondition.
+    unsafe { libc::_exit(code) }
+}
+
+/// Writes out what C code left in its stdio buffers.
+pub fn flush_c_stdio() {
+    // SAFETY: a null pointer asks for all output streams; the C library locks each one itself.
+    unsafe { libc::fflush(ptr::null_mut()) };
+}
+
+/// SIGINT waits while this exists; [`HeldSignals::readable`] lets it in for as long as it blocks.
+///
+/// Without it, a signal between the last look at pending signals and the wait would not end the wait.
+#[derive(Debug)]
+pub struct HeldSignals(libc::sigset_t);
+
+impl HeldSignals {
+    /// Holds SIGINT back in this thread.
+    #[must_use]
+    pub fn hold() -> Self {
+        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+        let mut interrupts = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: both sets are written by the calls before they are read, and the signal number is valid.
+        unsafe {
+            libc::sigemptyset(interrupts.as_mut_ptr());
+            libc::sigaddset(interrupts.as_mut_ptr(), libc::SIGINT);
+            libc::sigemptyset(before.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_BLOCK, interrupts.as_ptr(), before.as_mut_ptr());
+            Self(before.assume_init())
+        }
+    }
+
+    /// Waits until `fd` can be read.
+    ///
+    /// # Errors
+    /// `Interrupted` when a signal came, be it before the wait.
+    pub fn readable(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry, no timeout, and a signal set that `hold` initialised.
+        let ready = unsafe { libc::ppoll(&raw mut poll, 1, ptr::null(), &raw const self.0) };
+        if ready < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        // SAFETY: restores the set that `hold` initialised.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}

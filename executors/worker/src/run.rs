@@ -1,0 +1,268 @@
+//! The main loop: one frame after the other.
+
+use std::io;
+
+use bytes::Bytes;
+use cob_protocol::frame::{
+    Answer, Comm, Done, DoneStatus, Envelope, Execute, ExecutionNumber, Failure, Frame, Outcome,
+    RequestNumber,
+};
+use cob_protocol::handshake::{Hello, Ready, VERSIONS};
+use cob_protocol::json::Json;
+
+use crate::executor::{Executor, Finished, Interpreter};
+use crate::inbox::Filled;
+use crate::interrupt;
+use crate::process;
+use crate::worker::Worker;
+
+/// Why a worker ended in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The host asked for it.
+    Shutdown,
+    /// The host is gone.
+    HostGone,
+    /// No code can run here; one line that says why.
+    Unusable(String),
+}
+
+/// Serves the host until it asks to end or is gone.
+pub fn run<I: Interpreter, E: Executor>(worker: &Worker, interpreter: &I, executor: &mut E) -> Ending {
+    if let Err(ending) = shake_hands(worker, interpreter, executor) {
+        return ending;
+    }
+    let mut session = Session { worker, interpreter, executor };
+    loop {
+        let Some(envelope) = session.next() else { return Ending::HostGone };
+        if let Some(ending) = session.serve(envelope) {
+            return ending;
+        }
+    }
+}
+
+fn shake_hands<I: Interpreter, E: Executor>(
+    worker: &Worker,
+    interpreter: &I,
+    executor: &mut E,
+) -> Result<(), Ending> {
+    let hello = wait_for_hello(worker, interpreter)?;
+    VERSIONS.agree(hello.versions).map_err(|error| {
+        Ending::Unusable(format!(
+            "the kernel speaks other versions of the frame protocol than this worker: {error}"
+        ))
+    })?;
+    let introduction = executor.start(&hello).map_err(Ending::Unusable)?;
+    worker.inbox().handshake_done();
+    let ready = Ready {
+        versions: VERSIONS,
+        executor: E::NAME.to_owned(),
+        pid: std::process::id(),
+        language_info: introduction.language_info,
+        banner: introduction.banner,
+    };
+    worker.tell(interpreter, ready, &[]).map_err(|error| Ending::Unusable(error.to_string()))
+}
+
+fn wait_for_hello<I: Interpreter>(worker: &Worker, interpreter: &I) -> Result<Hello, Ending> {
+    loop {
+        let next = worker.inbox().take();
+        match worker.accept(next) {
+            Some(Envelope { frame: Frame::Hello(hello), .. }) => return Ok(hello),
+            Some(envelope) => {
+                let kind = envelope.frame.kind().name();
+                return Err(Ending::Unusable(format!("the first frame is `{kind}`, not `hello`")));
+            }
+            None => {}
+        }
+        if fill(worker, interpreter) == Filled::End {
+            return Err(Ending::HostGone);
+        }
+    }
+}
+
+/// Blocks until something comes. Nothing runs, so whatever a signal raises is meant for nobody.
+fn fill<I: Interpreter>(worker: &Worker, interpreter: &I) -> Filled {
+    match interpreter.unlocked(|| worker.inbox().fill_waiting()) {
+        Ok(filled) => filled,
+        Err(error) => {
+            debug_assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            let _ = interpreter.signals();
+            Filled::Nothing
+        }
+    }
+}
+
+struct Session<'a, I, E> {
+    worker: &'a Worker,
+    interpreter: &'a I,
+    executor: &'a mut E,
+}
+
+impl<I: Interpreter, E: Executor> Session<'_, I, E> {
+    /// The next frame, or `None` when the host is gone.
+    fn next(&mut self) -> Option<Envelope> {
+        loop {
+            let next = self.worker.inbox().take();
+            if let Some(envelope) = self.worker.accept(next) {
+                return Some(envelope);
+            }
+            let filled = if self.executor.idle(self.worker.socket()) {
+                leave_if_child();
+                self.worker.inbox().fill()
+            } else {
+                fill(self.worker, self.interpreter)
+            };
+            if filled == Filled::End {
+                return None;
+            }
+        }
+    }
+
+    fn serve(&mut self, envelope: Envelope) -> Option<Ending> {
+        let Envelope { frame, payloads, .. } = envelope;
+        match frame {
+            Frame::Execute(execute) => self.execute(&execute, &payloads),
+            Frame::Comm(comm) => self.comm(&comm, &payloads),
+            Frame::Complete(request) => {
+                let outcome = self.executor.complete(&request, &source(&payloads));
+                self.answer(request.request, outcome);
+            }
+            Frame::Inspect(request) => {
+                let outcome = self.executor.inspect(&request, &source(&payloads));
+                self.answer(request.request, outcome);
+            }
+            Frame::IsComplete(request) => {
+                let outcome = self.executor.is_complete(&request, &source(&payloads));
+                self.answer(request.request, outcome);
+            }
+            Frame::Ping(ping) => self.worker.pong(self.interpreter, &ping),
+            Frame::Shutdown(shutdown) => {
+                self.executor.shutdown(shutdown.restart);
+                leave_if_child();
+                return Some(Ending::Shutdown);
+            }
+            // The answer to a call that was given up.
+            Frame::Answer(_) => {}
+            other => {
+                let text = format!("a frame `{}` is not for a worker", other.kind().name());
+                self.worker.log(self.interpreter, "warn", &text);
+            }
+        }
+        leave_if_child();
+        None
+    }
+
+    fn execute(&mut self, execute: &Execute, payloads: &[Bytes]) {
+        let code = source(payloads);
+        let finished =
+            self.guarded(execute.execution, &execute.parent, |executor| executor.execute(execute, &code));
+        self.worker.done(self.interpreter, execute.execution, finished);
+    }
+
+    fn comm(&mut self, comm: &Comm, payloads: &[Bytes]) {
+        let finished =
+            self.guarded(comm.execution, &comm.parent, |executor| executor.comm(comm, payloads).into());
+        self.worker.done(self.interpreter, comm.execution, finished);
+    }
+
+    /// Runs code that can be interrupted, and nothing else but it.
+    fn guarded(
+        &mut self,
+        execution: ExecutionNumber,
+        parent: &Json,
+        run: impl FnOnce(&mut E) -> Finished,
+    ) -> Finished {
+        // A signal that came while nothing ran, or for what ran before, is meant for nobody.
+        let _ = self.interpreter.signals();
+        if let Err(error) = interrupt::install() {
+            let text = format!("cannot install the handler of SIGINT: {error}");
+            self.worker.log(self.interpreter, "error", &text);
+        }
+        self.worker.begin(execution, parent.clone());
+        let finished = if self.worker.is_interrupted(execution) {
+            self.worker.interrupted_before_start(self.interpreter, execution)
+        } else {
+            run(self.executor)
+        };
+        leave_if_child();
+        self.interpreter.unlocked(process::flush_c_stdio);
+        self.worker.end();
+        let _ = self.interpreter.signals();
+        finished
+    }
+
+    fn answer(&self, request: RequestNumber, outcome: Outcome) {
+        self.worker.answer(self.interpreter, request, outcome);
+    }
+}
+
+impl Worker {
+    fn done<I: Interpreter>(&self, interpreter: &I, execution: ExecutionNumber, finished: Finished) {
+        let Finished { status, user_expressions, payload } = finished;
+        let done = Done { execution, status, user_expressions, payload, at: Default::default() };
+        let Err(error) = self.tell(interpreter, done, &[]) else { return };
+        // An execution must end, whatever its extras are.
+        self.log(interpreter, "warn", &format!("user expressions and payload are left out: {error}"));
+        let Finished { user_expressions, payload, .. } = status.into();
+        let done = Done { execution, status, user_expressions, payload, at: Default::default() };
+        let _ = self.tell(interpreter, done, &[]);
+    }
+
+    fn answer<I: Interpreter>(&self, interpreter: &I, request: RequestNumber, outcome: Outcome) {
+        if let Err(error) = self.tell(interpreter, Answer { request, outcome }, &[]) {
+            let outcome = Outcome::Declined(error.to_string());
+            let _ = self.tell(interpreter, Answer { request, outcome }, &[]);
+        }
+    }
+
+    fn interrupted_before_start<I: Interpreter>(
+        &self,
+        interpreter: &I,
+        execution: ExecutionNumber,
+    ) -> Finished {
+        self.fail(interpreter, execution, "KeyboardInterrupt", "interrupted before it began");
+        DoneStatus::Interrupted.into()
+    }
+
+    /// Answers a request that there is no room for.
+    pub(crate) fn refuse<I: Interpreter>(&self, interpreter: &I, envelope: Envelope) {
+        const REASON: &str = "too many requests wait behind a question of the running code";
+        match envelope.frame {
+            Frame::Execute(Execute { execution, .. }) | Frame::Comm(Comm { execution, .. }) => {
+                self.fail(interpreter, execution, "TooManyRequests", REASON);
+                self.done(interpreter, execution, DoneStatus::Error.into());
+            }
+            Frame::Complete(cob_protocol::frame::Complete { request, .. })
+            | Frame::Inspect(cob_protocol::frame::Inspect { request, .. })
+            | Frame::IsComplete(cob_protocol::frame::IsComplete { request, .. }) => {
+                self.answer(interpreter, request, Outcome::Declined(REASON.to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    fn fail<I: Interpreter>(&self, interpreter: &I, execution: ExecutionNumber, ename: &str, evalue: &str) {
+        let failure = Failure {
+            execution,
+            ename: ename.to_owned(),
+            evalue: evalue.to_owned(),
+            traceback: vec![format!("{ename}: {evalue}")],
+            at: Default::default(),
+        };
+        let _ = self.tell(interpreter, failure, &[]);
+    }
+}
+
+/// Code of the user forked, and its child came back to us: it has no business here.
+fn leave_if_child() {
+    if process::is_child() {
+        process::flush_c_stdio();
+        process::exit_now(process::EXIT_QUIETLY);
+    }
+}
+
+/// The source text of a request.
+fn source(payloads: &[Bytes]) -> String {
+    String::from_utf8_lossy(payloads.first().map_or(&[], Bytes::as_ref)).into_owned()
+}

@@ -1,0 +1,73 @@
+//! Whose turn it is to write: a lock whose holder may let the interpreter go.
+//!
+//! A `MutexGuard` cannot travel into the closure that runs without the interpreter; a turn can.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    taken: Mutex<bool>,
+    freed: Condvar,
+}
+
+/// It is the holder's turn until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held<'a>(&'a Turn);
+
+impl Turn {
+    /// Takes the turn if nobody has it. Safe while the interpreter is held.
+    pub(crate) fn try_take(&self) -> Option<Held<'_>> {
+        let mut taken = self.lock();
+        if *taken {
+            return None;
+        }
+        *taken = true;
+        Some(Held(self))
+    }
+
+    /// Waits for the turn. Only without the interpreter: the holder may need it to finish.
+    pub(crate) fn take(&self) -> Held<'_> {
+        let mut taken = self.lock();
+        while *taken {
+            taken = self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        *taken = true;
+        Held(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = false;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_held_by_one_and_freed_when_dropped() {
+        let turn = Turn::default();
+        let held = turn.try_take().unwrap();
+        assert!(turn.try_take().is_none());
+        drop(held);
+        assert!(turn.try_take().is_some());
+    }
+
+    #[test]
+    fn who_waits_gets_the_turn() {
+        let turn = Turn::default();
+        let held = turn.take();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| drop(turn.take()));
+            drop(held);
+            waiting.join().unwrap();
+        });
+    }
+}
