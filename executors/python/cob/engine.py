@@ -164,3 +164,6 @@ def shutdown(restart):
     import atexit
 
     atexit._run_exitfuncs()
+    module = sys.modules.get("cob.session_loop")
+    if module is not None:
+        module.close()
