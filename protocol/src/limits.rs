@@ -92,6 +92,11 @@ pub const ZMTP_SUBSCRIBER_PROGRESS_BYTES_MIN: usize = 64 * KIB;
 pub const ZMTP_SUBSCRIPTION_BYTES_MAX: usize = 64 * KIB;
 /// Largest message that the heartbeat echoes: it answers strangers, one message of each may wait.
 pub const ZMTP_HEARTBEAT_BYTES_MAX: usize = 64 * KIB;
+/// Answers to PING that one peer has not read; further ones are not sent, since it could not tell.
+pub const ZMTP_UNREAD_PONG_BYTES_MAX: usize = 64 * KIB;
+/// What the system buffers for one TCP peer. It reports room in thirds of this: with the usual 4 MiB a
+/// subscriber that reads 600 KB/s looked as if it had stopped for [`ZMTP_SUBSCRIBER_STALL_MS_MAX`].
+pub const ZMTP_SEND_BUFFER_BYTES: u32 = 256 * 1024;
 /// One peer is written this much before others get their turn.
 pub const ZMTP_WRITE_TURN_BYTES: usize = MIB;
 

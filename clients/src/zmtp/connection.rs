@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use cob_protocol::limits::READ_AHEAD_BYTES_MAX;
+use cob_protocol::limits::{READ_AHEAD_BYTES_MAX, ZMTP_UNREAD_PONG_BYTES_MAX};
 
 use super::codec::{Decoder, Encoded, Item};
 use super::command::{Command, Ready, encode_pong};
@@ -18,9 +18,6 @@ use super::peer::{Peer, PeerId};
 use super::shared::Shared;
 use super::socket::{Event, Pattern};
 use super::stream::{ReadHalf, Stream, WriteHalf};
-
-/// A peer whose unread answers to PING exceed this gets no more of them: it cannot tell.
-const UNREAD_PONG_BYTES_MAX: usize = 64 * 1024;
 
 /// One accepted connection of a socket with the pattern `P`.
 pub(super) struct Connection<P> {
@@ -189,7 +186,7 @@ impl<P: Pattern> Reader<'_, P> {
     }
 
     fn pong(&self, context: &Bytes) {
-        if self.peer.lane_cost(Lane::Control) < UNREAD_PONG_BYTES_MAX {
+        if self.peer.lane_cost(Lane::Control) < ZMTP_UNREAD_PONG_BYTES_MAX {
             self.peer.enqueue(&Encoded::command(&encode_pong(context)), Lane::Control).ok();
             self.peer.flush();
         }

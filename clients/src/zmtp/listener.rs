@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use cob_protocol::limits::ZMTP_SEND_BUFFER_BYTES;
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
 use super::endpoint::Endpoint;
@@ -50,8 +51,9 @@ impl Listener {
 fn bind_tcp(address: SocketAddr) -> io::Result<(Listener, Endpoint, Option<SocketFile>)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    // Inherited by what is accepted: a client that vanished without a word is noticed some day.
+    // Both are inherited by what is accepted. A client that vanished without a word is noticed some day.
     socket.set_keepalive(true)?;
+    socket.set_send_buffer_size(ZMTP_SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     let endpoint = Endpoint::Tcp(listener.local_addr()?);
