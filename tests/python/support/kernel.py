@@ -25,7 +25,7 @@ class Kernel:
         self.name = name
         self.clients = []
         try:
-            self.manager.start_kernel(cwd=str(cwd))
+            self.manager.start_kernel(cwd=str(cwd), env=_environment())
             self.client = self.connect()
             self.info = self.client.ask("kernel_info_request")
         except BaseException:
@@ -80,6 +80,14 @@ class Kernel:
             _nudge(client)
         return client
 
+    def reconnect(self):
+        """A first client for the process that replaced the one before."""
+        for client in self.clients:
+            client.close()
+        self.clients.clear()
+        self.client = self.connect()
+        return self.client
+
     def interrupt(self):
         """As the stop button does: by signal or message, whatever the kernelspec says."""
         self.manager.interrupt_kernel()
@@ -113,3 +121,8 @@ def _nudge(client):
         except TimedOut:
             continue
     raise TimedOut("iopub never answered")
+
+
+def _environment():
+    """Ours, without what pytest adds: ipykernel behaves differently when it sees that."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COB_"))}
