@@ -1,1 +1,20 @@
-//! (in construction)
+//! The cob kernel: sessions, the road of a request, and nothing that belongs to one language or one transport.
+//!
+//! A *client* sends a *message* in a *session*; the kernel writes the execution down as a *promise* through the
+//! *bridge*, sends a *frame* to the *worker* from the *pool*, records its numbered *events* in the *journal*, and
+//! *settles* the promise; only then does it reply.
+//!
+//! Follow a request: [`notebook`] or a command line puts it into [`session`], whose loop hands it to
+//! [`dispatch`](mod@dispatch), which queues or answers it with the help of `handlers`; `outputs` turns what the
+//! worker says into events and broadcasts; `outlet` carries them out.
+
+mod calls;
+mod contexts;
+mod dispatch;
+mod handlers;
+pub mod notebook;
+pub mod outlet;
+mod outputs;
+pub mod request;
+pub mod session;
+mod text;

@@ -9,6 +9,7 @@ mod frame_writer;
 mod page;
 mod readiness;
 mod spawn;
+pub mod usage;
 mod worker;
 
 pub use frame_reader::{FrameReader, ReadError};

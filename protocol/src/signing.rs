@@ -6,7 +6,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
@@ -90,6 +90,12 @@ impl std::fmt::Debug for Signer {
 
 fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+}
+
+/// SHA-256 of a request's body: two requests with the same key must agree in it.
+#[must_use]
+pub fn body_hash(body: &[u8]) -> [u8; 32] {
+    Sha256::digest(body).into()
 }
 
 /// The last [`REPLAY_WINDOW`] verified signatures.

@@ -23,7 +23,7 @@ impl fmt::Display for Timestamp {
 }
 
 /// Where the time comes from: the system, or a test.
-pub trait Clock: Send + Sync {
+pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now.
     fn now(&self) -> Timestamp;
 }

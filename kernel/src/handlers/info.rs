@@ -1,0 +1,121 @@
+//! Who we are: `kernel_info_request`, `connect_request`, `usage_request`, `shutdown_request`.
+
+use cob_pool::usage::{HostSample, ProcessSample};
+use cob_protocol::content::{ConnectReply, HelpLink, HostMemory, KernelInfoReply, ShutdownReply, UsageReply};
+use cob_protocol::error::ErrorCode;
+use cob_protocol::json::Json;
+use cob_protocol::message::PROTOCOL_VERSION;
+
+use crate::request::ClientRequest;
+use crate::session::{Session, WorkerState};
+
+const HELP_LINKS: &[HelpLink] = &[
+    HelpLink { text: "Python Reference", url: "https://docs.python.org/3" },
+    HelpLink { text: "Jupyter Documentation", url: "https://docs.jupyter.org" },
+];
+
+/// Requests that may wait for a worker that is being started.
+const WAITING_MAX: usize = 1024;
+
+/// Processor time at the last `usage_request`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UsageSample {
+    process: ProcessSample,
+    host: HostSample,
+}
+
+impl Session {
+    /// Answered at once, also while code runs; only the very first start has to be waited for.
+    pub(crate) fn kernel_info(&mut self, request: ClientRequest) {
+        if self.ready.is_some() {
+            self.answer_kernel_info(&request);
+        } else if self.waiting_for_ready.len() < WAITING_MAX {
+            self.waiting_for_ready.push(request);
+        } else {
+            self.at_once(&request, |session| {
+                session.reply_error(&request, ErrorCode::Busy, "too many requests wait for the worker");
+            });
+        }
+    }
+
+    pub(crate) fn answer_kernel_info(&mut self, request: &ClientRequest) {
+        self.at_once(request, |session| {
+            let Some(ready) = &session.ready else { return };
+            let reply = KernelInfoReply {
+                status: "ok",
+                protocol_version: PROTOCOL_VERSION,
+                implementation: "cob",
+                implementation_version: env!("CARGO_PKG_VERSION"),
+                language_info: &ready.language_info,
+                banner: &ready.banner,
+                debugger: false,
+                supported_features: &[],
+                help_links: HELP_LINKS,
+            };
+            session.reply(request, "kernel_info_reply", Json::of(&reply).unwrap_or_default());
+        });
+    }
+
+    pub(crate) fn connect(&mut self, request: &ClientRequest) {
+        let none = ConnectReply {
+            status: "ok",
+            shell_port: 0,
+            iopub_port: 0,
+            stdin_port: 0,
+            control_port: 0,
+            hb_port: 0,
+        };
+        let ports = self.config.ports.unwrap_or(none);
+        self.reply(request, "connect_reply", Json::of(&ports).unwrap_or_default());
+    }
+
+    pub(crate) async fn shutdown_request(&mut self, request: &ClientRequest, restart: bool) {
+        self.at_once(request, |session| {
+            let content = Json::of(&ShutdownReply { status: "ok", restart }).unwrap_or_default();
+            session.reply(request, "shutdown_reply", content.clone());
+            session.publish("shutdown_reply", request.parent(), &content);
+        });
+        self.shut_down(restart).await;
+    }
+
+    /// Processor use is that since the last request.
+    pub(crate) fn usage(&mut self, request: &ClientRequest) {
+        let worker = match &self.worker {
+            WorkerState::Live(worker) => worker.pid(),
+            WorkerState::Starting(_) | WorkerState::None => std::process::id(),
+        };
+        let sample = (ProcessSample::take(worker), HostSample::take());
+        let (Ok(process), Ok(host)) = sample else {
+            return self.reply_error(
+                request,
+                ErrorCode::WorkerLost,
+                "the worker's use of the host cannot be read",
+            );
+        };
+        let before = self.usage.replace(UsageSample { process, host });
+        let since = |sample: Option<UsageSample>| {
+            sample.map_or((0.0, 0.0), |old| {
+                (process.cpu_percent_since(&old.process), host.cpu_percent_since(&old.host))
+            })
+        };
+        let (kernel_cpu, host_cpu_percent) = since(before);
+        let own = ProcessSample::take(std::process::id()).map_or(0, |own| own.resident_bytes);
+        let used = host.memory_total.saturating_sub(host.memory_available);
+        let reply = UsageReply {
+            hostname: host.name(),
+            pid: worker,
+            kernel_cpu,
+            kernel_memory: process.resident_bytes + own,
+            host_cpu_percent,
+            cpu_count: std::thread::available_parallelism().map_or(1, usize::from),
+            host_virtual_memory: HostMemory {
+                total: host.memory_total,
+                available: host.memory_available,
+                percent: 100.0 * used as f64 / host.memory_total.max(1) as f64,
+                used,
+                free: host.memory_free,
+            },
+        };
+        self.reply(request, "usage_reply", Json::of(&reply).unwrap_or_default());
+    }
+}

@@ -1,0 +1,8 @@
+//! What each family of requests does. The road there is in [`crate::dispatch`].
+
+mod comm;
+mod execute;
+mod history;
+mod info;
+
+pub(crate) use info::UsageSample;

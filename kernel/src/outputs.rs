@@ -1,0 +1,275 @@
+//! From what the worker says to events, and from events to broadcasts.
+//!
+//! **Invariant:** what is broadcast is what was recorded: every output goes through [`Session::emit`], which
+//! appends it to the journal and publishes that very event.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use cob_protocol::content::{ClearOutputContent, CommMsg, CommOpen, ExecutionState, StreamContent};
+use cob_protocol::error::ErrorCode;
+use cob_protocol::event::{ErrorText, Event};
+use cob_protocol::frame::{
+    Comm, CommAction, Display, ExecutionNumber, Frame, Log, Mime, MimeEncoding, Outcome, StreamName,
+    UpdateDisplay,
+};
+use cob_protocol::json::Json;
+use cob_protocol::limits::{OUTPUT_KEPT_BYTES_MAX, OUTPUT_TAIL_BYTES};
+use cob_protocol::message::Outgoing;
+use serde::Serialize;
+
+use crate::contexts::Admission;
+use crate::session::{Current, Running, Session};
+
+/// What a worker must not send.
+pub(crate) type Violation = &'static str;
+
+impl Session {
+    /// Bytes from one of the worker's pipes.
+    pub(crate) async fn output(&mut self, stream: StreamName, bytes: &Bytes) {
+        let execution = self.contexts.latest();
+        let Some(context) = self.contexts.get_mut(execution) else {
+            tracing::debug!(stream = stream.as_str(), bytes = bytes.len(), "output before the first request");
+            return;
+        };
+        let text = context.decoder(stream).decode(bytes);
+        self.text(execution, stream, text).await;
+    }
+
+    /// A frame that is no end of an execution.
+    pub(crate) async fn frame(&mut self, frame: Frame, payloads: Vec<Bytes>) -> Result<(), Violation> {
+        match frame {
+            Frame::Stream(stream) => {
+                let text =
+                    payloads.first().map(|p| String::from_utf8_lossy(p).into_owned()).unwrap_or_default();
+                self.text(stream.execution, stream.name, text).await;
+            }
+            Frame::Display(display) => {
+                let content = display_content(&display, &payloads, None)?;
+                self.emit(display.execution, Event::Display(content)).await;
+            }
+            Frame::UpdateDisplay(UpdateDisplay(display)) => {
+                let content = display_content(&display, &payloads, None)?;
+                self.emit(display.execution, Event::UpdateDisplay(content)).await;
+            }
+            Frame::Result(result) => {
+                self.running(result.display.execution)?;
+                if let Some(text) = plain_text(&result.display.data, &payloads) {
+                    self.history.set_output(text);
+                }
+                let content = display_content(&result.display, &payloads, Some(result.count))?;
+                self.emit(result.display.execution, Event::Result(content)).await;
+            }
+            Frame::ClearOutput(clear) => {
+                self.emit(clear.execution, Event::ClearOutput { wait: clear.wait }).await;
+            }
+            Frame::Error(failure) => {
+                let running = self.running(failure.execution)?;
+                let error =
+                    ErrorText { ename: failure.ename, evalue: failure.evalue, traceback: failure.traceback };
+                running.error = Some(error.clone());
+                self.emit(failure.execution, Event::Error(error)).await;
+            }
+            Frame::Comm(comm) => self.comm_from_code(comm, payloads),
+            Frame::Call(call) => self.call(call).await?,
+            Frame::Answer(answer) => {
+                let Some(Current::Ask { number, .. }) = &self.current else {
+                    return Err("an answer nobody asked for");
+                };
+                if *number != answer.request {
+                    return Err("an answer to another question");
+                }
+                self.answered(answer.outcome);
+            }
+            Frame::Log(Log { level, text }) => match level.as_str() {
+                "error" => tracing::error!(target: "cob::worker", "{text}"),
+                "warn" => tracing::warn!(target: "cob::worker", "{text}"),
+                _ => tracing::debug!(target: "cob::worker", "{text}"),
+            },
+            Frame::Pong(_) | Frame::Mark(_) => {}
+            _ => return Err("a frame that only the kernel may send"),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, outcome: Outcome) {
+        let Some(Current::Ask { request, .. }) = self.current.take() else { return };
+        match outcome {
+            Outcome::Value(content) => {
+                if let Some(reply) = cob_protocol::registry::reply_type(&request.message.header.msg_type) {
+                    self.reply(&request, reply, content);
+                }
+            }
+            Outcome::Eof(why) | Outcome::Declined(why) | Outcome::TimedOut(why) => {
+                self.reply_error(&request, ErrorCode::BadRequest, &why);
+            }
+        }
+        self.status(ExecutionState::Idle, request.parent());
+    }
+
+    fn running(&mut self, execution: ExecutionNumber) -> Result<&mut Running, Violation> {
+        match &mut self.current {
+            Some(Current::Run(running)) if running.promise.execution == execution => Ok(running),
+            _ => Err("an outcome of an execution that does not run"),
+        }
+    }
+
+    /// Text of an execution: what is within its budget is an event, the rest is counted.
+    async fn text(&mut self, execution: ExecutionNumber, name: StreamName, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        let is_running = matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == execution);
+        let Some(context) = self.contexts.get_mut(execution) else { return };
+        match context.budget.admit(name, text) {
+            Admission::Pass(text) => self.emit(execution, Event::Stream { name, text }).await,
+            Admission::HeldFirstDrop => {
+                let text = format!(
+                    "\n[output limit of {} MiB reached: what follows is counted, and its last {} KiB shown at the end]\n",
+                    OUTPUT_KEPT_BYTES_MAX >> 20,
+                    OUTPUT_TAIL_BYTES >> 10,
+                );
+                self.emit(execution, Event::Stream { name: StreamName::Stderr, text }).await;
+            }
+            // Late output has no end at which a tail could be shown.
+            Admission::Held if !is_running => {
+                let lost: u64 = context.budget.take_tail().iter().map(|(_, text)| text.len() as u64).sum();
+                context.budget.dropped += lost;
+            }
+            Admission::Held => {}
+        }
+    }
+
+    /// Brings out what was still held back of an execution that ends.
+    pub(crate) async fn end_output(&mut self, running: &Running) {
+        let execution = running.promise.execution;
+        for name in [StreamName::Stdout, StreamName::Stderr] {
+            let Some(context) = self.contexts.get_mut(execution) else { return };
+            let rest = context.decoder(name).finish();
+            self.text(execution, name, rest).await;
+        }
+        let Some(context) = self.contexts.get_mut(execution) else { return };
+        let (written, dropped) = (context.budget.written, context.budget.dropped);
+        let tail = context.budget.take_tail();
+        if dropped > 0 {
+            let kept = written - dropped;
+            self.emit(execution, Event::Truncated { written, kept, dropped }).await;
+        }
+        for (name, text) in tail {
+            self.emit(execution, Event::Stream { name, text }).await;
+        }
+    }
+
+    /// Records an event, then publishes it.
+    pub(crate) async fn emit(&mut self, execution: ExecutionNumber, event: Event) {
+        let Some(context) = self.contexts.get_mut(execution) else {
+            tracing::debug!(execution, "output of an execution that is long over");
+            return;
+        };
+        let (promise, parent) = (context.promise, context.parent.clone());
+        let event = Arc::new(event);
+        if let Err(error) = self.bridge.append(promise, Arc::clone(&event)).await {
+            // Late output of an execution whose record is gone is still shown.
+            tracing::debug!(%error, "event not recorded");
+        }
+        if let Some(message) = message_of(&event, parent) {
+            self.outlet.publish(message);
+        }
+    }
+
+    fn comm_from_code(&mut self, comm: Comm, payloads: Vec<Bytes>) {
+        let parent =
+            self.contexts.get_mut(comm.execution).map_or_else(Json::object, |context| context.parent.clone());
+        let Comm { action, comm_id, target_name, target_module, data, metadata, .. } = comm;
+        let (msg_type, content) = match action {
+            CommAction::Open => {
+                let target_name = target_name.unwrap_or_default();
+                self.open_comm(&comm_id, &target_name);
+                ("comm_open", Json::of(&CommOpen { comm_id, target_name, target_module, data }))
+            }
+            CommAction::Msg => ("comm_msg", Json::of(&CommMsg { comm_id, data })),
+            CommAction::Close => {
+                self.comms.remove(&comm_id);
+                ("comm_close", Json::of(&CommMsg { comm_id, data }))
+            }
+        };
+        if let Ok(content) = content {
+            let mut message = Outgoing::new(msg_type, parent, content);
+            message.metadata = metadata;
+            message.buffers = payloads;
+            self.outlet.publish(message);
+        }
+    }
+}
+
+/// The broadcast that shows an event; some show nothing.
+fn message_of(event: &Event, parent: Json) -> Option<Outgoing> {
+    let truncated;
+    let (msg_type, content) = match event {
+        Event::Stream { name, text } => ("stream", Json::of(&StreamContent { name: name.as_str(), text })),
+        Event::Display(content) => ("display_data", Ok(content.clone())),
+        Event::UpdateDisplay(content) => ("update_display_data", Ok(content.clone())),
+        Event::Result(content) => ("execute_result", Ok(content.clone())),
+        Event::ClearOutput { wait } => ("clear_output", Json::of(&ClearOutputContent { wait: *wait })),
+        Event::Error(error) => ("error", Json::of(error)),
+        Event::Truncated { written, kept, dropped } => {
+            truncated = format!(
+                "\n[output truncated: {written} bytes written, {kept} kept, {dropped} dropped; the end follows]\n"
+            );
+            let content = StreamContent { name: StreamName::Stderr.as_str(), text: &truncated };
+            ("stream", Json::of(&content))
+        }
+        Event::CallOpened { .. } | Event::Done { .. } => return None,
+    };
+    Some(Outgoing::new(msg_type, parent, content.ok()?))
+}
+
+/// The content of a display: built once, recorded and sent as it is.
+fn display_content(display: &Display, payloads: &[Bytes], count: Option<u32>) -> Result<Json, Violation> {
+    if display.data.len() != payloads.len() {
+        return Err("a display with more types than payloads, or fewer");
+    }
+    let mut documents = Vec::new();
+    for (Mime { mime, encoding }, payload) in display.data.iter().zip(payloads) {
+        let text = match encoding {
+            MimeEncoding::Text => serde_json::to_string(&String::from_utf8_lossy(payload)),
+            MimeEncoding::Binary => serde_json::to_string(&STANDARD.encode(payload)),
+            MimeEncoding::Json => Ok(String::from_utf8_lossy(payload).into_owned()),
+        };
+        let json = text.ok().and_then(|text| Json::parse(text).ok()).ok_or("a display that is not JSON")?;
+        documents.push((mime, json));
+    }
+    let content = DisplayContent {
+        data: Bundle(&documents),
+        metadata: &display.metadata,
+        transient: count.is_none().then_some(&display.transient),
+        execution_count: count,
+    };
+    Json::of(&content).map_err(|_| "a display that cannot be written")
+}
+
+#[derive(Serialize)]
+struct DisplayContent<'a> {
+    data: Bundle<'a>,
+    metadata: &'a Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transient: Option<&'a Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution_count: Option<u32>,
+}
+
+/// MIME types and their values, in the worker's order.
+struct Bundle<'a>(&'a [(&'a String, Json)]);
+
+impl Serialize for Bundle<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(mime, json)| (mime, json)))
+    }
+}
+
+fn plain_text(data: &[Mime], payloads: &[Bytes]) -> Option<String> {
+    let index = data.iter().position(|mime| mime.mime == "text/plain")?;
+    payloads.get(index).map(|text| String::from_utf8_lossy(text).into_owned())
+}
