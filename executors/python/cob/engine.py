@@ -20,6 +20,7 @@ shell = None  # the IPython shell, once something needed it
 count = 0
 allow_stdin = False
 silent = False
+formatting = 0  # how deep we are in representations, where an error is not the cell's
 payload = []  # what the reply carries besides the status (pages, next input, exit)
 before_cell = []  # called before and after every cell; see imports.py for who registers
 after_cell = []

@@ -6,6 +6,8 @@ a group is written on one line if it fits, otherwise at each of its breakables
 a new line begins (the outermost group gives way first).
 """
 
+from collections import deque
+
 WIDTH = 79
 ITEMS_MAX = 1000  # of one container
 
@@ -14,7 +16,7 @@ class Group:
     __slots__ = ("depth", "breakables", "broken")
 
     def __init__(self, depth):
-        self.depth, self.breakables, self.broken = depth, [], False
+        self.depth, self.breakables, self.broken = depth, deque(), False
 
 
 class Break:
@@ -31,7 +33,7 @@ class Printer:
 
     def __init__(self):
         self._out = []  # finished text
-        self._pending = []  # str and Break, in the order of printing
+        self._pending = deque()  # str and Break, in the order of printing
         self._column = 0  # of the finished text
         self._width = 0  # of the pending text
         self.indentation = 0
@@ -66,6 +68,9 @@ class Printer:
         self._break_outer()
 
     def break_(self):
+        group = self._next_group()
+        if group is not None:
+            self._break(group)
         self._flush()
         self._out.append("\n" + " " * self.indentation)
         self._column = self.indentation
@@ -84,7 +89,7 @@ class Printer:
         self.indentation -= dedent
         group = self._groups.pop()
         if not group.breakables:
-            self._queue[group.depth].remove(group)
+            self._close(group)
         if close:
             self.text(close)
 
@@ -122,25 +127,28 @@ class Printer:
             group = self._next_group()
             if group is None:
                 return
-            while group.breakables:
-                item = self._pending.pop(0)
-                if isinstance(item, Break):
-                    self._write_break(item)
-                else:
-                    self._out.append(item)
-                    self._column += len(item)
-                    self._width -= len(item)
-            while self._pending and isinstance(self._pending[0], str):
-                item = self._pending.pop(0)
-                self._out.append(item)
-                self._column += len(item)
-                self._width -= len(item)
+            self._break(group)
+
+    def _break(self, group):
+        while group.breakables:
+            self._write()
+        while self._pending and isinstance(self._pending[0], str):
+            self._write()
+
+    def _write(self):
+        item = self._pending.popleft()
+        if isinstance(item, Break):
+            self._write_break(item)
+        else:
+            self._out.append(item)
+            self._column += len(item)
+            self._width -= len(item)
 
     def _next_group(self):
         for level in self._queue:
-            for group in reversed(level):
+            for position, group in enumerate(reversed(level)):
                 if group.breakables:
-                    level.remove(group)
+                    del level[position]
                     group.broken = True
                     return group
             for group in level:
@@ -148,16 +156,21 @@ class Printer:
             level.clear()
         return None
 
+    def _close(self, group):
+        """The group has nothing left that could be broken."""
+        level = self._queue[group.depth]
+        if group in level:
+            level.remove(group)
+
     def _write_break(self, item):
         self._width -= len(item.text)
-        item.group.breakables.pop(0)
+        item.group.breakables.popleft()
         if item.group.broken:
             self._out.append("\n" + " " * item.indent)
             self._column = item.indent
         else:
-            if not item.group.breakables and item.group in self._queue[item.group.depth]:
-                if item.group not in self._groups:
-                    self._queue[item.group.depth].remove(item.group)
+            if not item.group.breakables:
+                self._close(item.group)
             self._out.append(item.text)
             self._column += len(item.text)
 

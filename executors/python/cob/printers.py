@@ -206,7 +206,7 @@ def _pattern(value, p, cycle):
     names = [
         f"re.{name}"
         for name in ("IGNORECASE", "LOCALE", "MULTILINE", "DOTALL", "UNICODE", "VERBOSE", "DEBUG")
-        if value.flags & getattr(re, name) and not (name == "UNICODE" and isinstance(value.pattern, str))
+        if value.flags & getattr(re, name)
     ]
     if names:
         p.text(",")
@@ -271,12 +271,12 @@ _PRINTERS = {
     range: _by_repr,
     type(sys.stdout): _by_repr,
     defaultdict: _call(None, lambda v: v.default_factory, lambda v: dict(v)),
-    OrderedDict: _call(None, lambda v: dict(v) if sys.version_info >= (3, 12) else list(v.items()) if v else _NOTHING),
+    OrderedDict: _call(None, lambda v: list(v.items()) if v else _NOTHING),
     Counter: _call(None, lambda v: dict(v.most_common()) if v else _NOTHING),
     deque: _call(
         None, lambda v: list(v), lambda v: _NOTHING if v.maxlen is None else _Keyword("maxlen", v.maxlen)
     ),
-    UserDict: _call(None, lambda v: v.data),
+    UserDict: _by_repr,
     UserList: _call(None, lambda v: v.data),
     UserString: _by_repr,
     type(__import__("os").environ): _environ,
