@@ -67,7 +67,7 @@ impl Session {
 
     /// An answer came in, from whichever client: the first one counts.
     pub(crate) async fn take_answer(&mut self, reply: &ClientRequest) {
-        let Ok(InputReply { value }) = serde_json::from_slice(&reply.message.content) else {
+        let Ok(InputReply { value, eof }) = serde_json::from_slice(&reply.message.content) else {
             tracing::warn!("an input_reply that cannot be read was dropped");
             return;
         };
@@ -79,6 +79,15 @@ impl Session {
             tracing::debug!("an input_reply came when nothing was asked");
             return;
         };
+        if eof {
+            self.settle_question(
+                &question,
+                State::Resolved,
+                Json::parse("{\"eof\":true}").unwrap_or_default(),
+            )
+            .await;
+            return self.answer_call(question.request, Outcome::Eof("the input has ended".to_owned()));
+        }
         let answer = Json::of(&value).unwrap_or_default();
         let recorded = if question.is_password {
             Json::parse(PASSWORD_MARKER).unwrap_or_default()

@@ -12,6 +12,7 @@ mod calls;
 mod contexts;
 mod dispatch;
 mod handlers;
+pub mod local;
 pub mod notebook;
 pub mod outlet;
 mod outputs;

@@ -1,2 +1,7 @@
-//! (in construction)
-fn main() {}
+//! The binary `cob`: a table of contents. Each subcommand has its file in `cli`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

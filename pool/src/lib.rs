@@ -10,9 +10,11 @@ mod page;
 mod readiness;
 mod spawn;
 pub mod usage;
+mod watch;
 mod worker;
 
 pub use frame_reader::{FrameReader, ReadError};
 pub use frame_writer::{FrameWriter, Lane, SendError};
 pub use spawn::Program;
+pub use watch::exit_of;
 pub use worker::{Exit, StartError, Worker, WorkerEvent};

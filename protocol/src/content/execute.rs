@@ -135,4 +135,7 @@ pub struct InputReply {
     /// What was typed, without the line end.
     #[serde(default)]
     pub value: String,
+    /// Ours: the one who was asked has no more to say, and the code sees an `EOFError`.
+    #[serde(default)]
+    pub eof: bool,
 }

@@ -1,0 +1,101 @@
+//! The command line: what can be asked, and how errors and exit codes come out.
+//!
+//! Exit codes: 0 success; 1 the code that ran failed, or cob did; 2 the request was wrong; 130 interrupted.
+
+mod doctor;
+mod install;
+mod kernel;
+mod notebook_file;
+mod python;
+mod run;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An execution kernel and protocol server: Jupyter front ends and agents send it code.
+#[derive(Debug, Parser)]
+#[command(name = "cob", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve one session to Jupyter front ends: what a kernelspec runs
+    Kernel(kernel::Options),
+    /// Make cob known to Jupyter, or list and remove what was installed
+    Install(install::Options),
+    /// Run a notebook, a script or a piece of code, and show what it prints
+    Run(run::Options),
+    /// Check what this host lacks, and say how to get it
+    Doctor(doctor::Options),
+}
+
+/// Why a command failed, and with which exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The request was wrong: exit code 2.
+    Usage(String),
+    /// The request was fine, but something failed: exit code 1.
+    Failed(String),
+    /// Everything has been said already.
+    Silent(u8),
+}
+
+impl Failure {
+    pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    pub(crate) fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log();
+    let result = match cli.command {
+        Command::Kernel(options) => kernel::main(options),
+        Command::Install(options) => install::main(options),
+        Command::Run(options) => run::main(options),
+        Command::Doctor(options) => doctor::main(options),
+    };
+    let (text, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Failed(text)) => (text, 1),
+        Err(Failure::Silent(code)) => return ExitCode::from(code),
+    };
+    eprintln!("cob: {text}");
+    ExitCode::from(code)
+}
+
+/// Logs go to stderr; `COB_LOG` says what is worth a line (`info`, `cob_pool=debug`, …).
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COB_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+/// One thread does everything: what cob waits for is processes and sockets.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start the event loop: {error}")))?;
+    let value = runtime.block_on(future);
+    // A thread that still reads the terminal must not hold up the end of the process.
+    runtime.shutdown_background();
+    Ok(value)
+}
+
+/// Makes a path independent of the working directory, without following links: a virtual environment is known by
+/// the path of its interpreter, which is a link.
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
