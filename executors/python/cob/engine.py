@@ -13,6 +13,15 @@ import _cob
 from cob import cells, history
 
 COROUTINE = 0x80
+# IPython runs these without their "%" if a cell is one line long; the words alone are no reason to import it.
+AUTOMAGIC = frozenset(
+    "alias alias_magic autoawait autocall automagic autosave bookmark cat cd clear colors conda config cp debug dhist "
+    "dirs doctest_mode ed edit env gui hist history killbgscripts ldir less lf lk ll load load_ext loadpy logoff "
+    "logon logstart logstate logstop ls lsmagic lx macro magic mamba man matplotlib micromamba mkdir more mv notebook "
+    "page pastebin pdb pdef pdoc pfile pinfo pinfo2 pip popd pprint precision prun psearch psource pushd pwd pycat "
+    "pylab quickref recall rehashx reload_ext rep rerun reset reset_selective rm rmdir run save sc set_env store sx "
+    "system tb time timeit unalias unload_ext uv who who_ls whos xdel xmode".split()
+)
 
 origin = ContextVar("cob_origin", default=0)  # the execution that output belongs to
 namespace = None  # the dictionary of __main__
@@ -24,13 +33,15 @@ formatting = 0  # how deep we are in representations, where an error is not the 
 payload = []  # what the reply carries besides the status (pages, next input, exit)
 before_cell = []  # called before and after every cell; see imports.py for who registers
 after_cell = []
-loop = None  # cob.session_loop, once asyncio is used
+cell = ""  # the text of the running cell, whether history keeps it, and how it ended
+storing = False
+value = failure = None
 
 
 def start(options_json):
     """Prepare the session; returns the language info of kernel_info_reply and the banner."""
     global namespace
-    from cob import imports, stdio
+    from cob import imports, ipython, stdio
 
     _cob.set_origin_var(origin)
     main = sys.modules["__main__"]
@@ -42,7 +53,9 @@ def start(options_json):
     history.install(namespace)
     imports.install()
     builtins.display = _display
+    builtins.exit = builtins.quit = namespace["exit"] = namespace["quit"] = Exit()
     sys.displayhook = displayhook
+    ipython.announce()
     return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
 
 
@@ -77,7 +90,9 @@ def execute(code, execution_count, is_silent, store_history, stdin_allowed, user
 
 
 def _run(code, store_history):
+    global cell, storing, failure, value
     status = "ok"
+    cell, storing, failure, value = code, store_history, None, None
     if store_history:
         history.store(count, code)
     filename = cells.name(code, count)
@@ -85,7 +100,7 @@ def _run(code, store_history):
         cells.keep(filename, code, count)
         for hook in before_cell:
             hook()
-        for part, shows in cells.compile_cell(code, filename):
+        for part, shows in _compile(code, filename):
             value = eval(part, namespace)
             if part.co_flags & COROUTINE:
                 from cob import session_loop
@@ -94,10 +109,50 @@ def _run(code, store_history):
             if shows and value is not None and not silent:
                 sys.displayhook(value)
     except BaseException as error:
+        failure = error
         status = fail(error)
     for hook in after_cell:
         hook()
+    value = failure = None  # the session must not keep alive what the user deletes
     return status
+
+
+def _compile(code, filename):
+    """The code objects of a cell: plain Python here, everything else in syntax.py."""
+    if "\n" not in code:
+        word = code.split(None, 1)[:1]
+        if word and word[0].isidentifier() and (shell is not None or word[0] in AUTOMAGIC):
+            from cob import syntax
+
+            if syntax.is_automagic(code, word[0]):
+                return syntax.recover(code, filename, SyntaxError("invalid syntax"))
+    try:
+        if "IPython.core.interactiveshell" in sys.modules:
+            from cob import ipython
+
+            parts = ipython.compile_cell(code, filename)
+            if parts is not None:
+                return parts
+        return cells.compile_cell(code, filename)
+    except SyntaxError as error:
+        refused = error
+    from cob import syntax  # outside of the except clause: it would become the context of later errors
+
+    return syntax.recover(code, filename, refused)
+
+
+class Exit:
+    """``exit`` and ``quit``: end the session; the bare name is enough, as in IPython."""
+
+    def __call__(self, keep_kernel=False):
+        ask_exit(bool(keep_kernel) if keep_kernel is not None else False)
+
+    def __repr__(self):
+        return "<end the session with exit() or quit()>"
+
+
+def ask_exit(keep_kernel):
+    payload.append({"source": "ask_exit", "keepkernel": keep_kernel})
 
 
 def displayhook(value):
@@ -105,8 +160,11 @@ def displayhook(value):
     if value is None:
         return
     kind = type(value)
-    if kind is int or kind is str or kind is bool or kind is float:
+    if kind is int or kind is bool or shell is None and (kind is float or kind is str and value.isprintable()):
         items, metadata = [("text/plain", "t", repr(value))], "{}"
+    elif kind is Exit:
+        value()
+        return
     else:
         from cob import display
 

@@ -13,7 +13,8 @@ def blocks(tb):
     """One block of text per frame; repeated and hidden frames become a note."""
     entries = []
     while tb is not None:
-        entries.append(tb)
+        if not tb.tb_frame.f_globals.get("__name__", "").startswith("cob."):  # ours are no news
+            entries.append(tb)
         tb = tb.tb_next
     found, skipped, hidden, seen = [], {}, 0, {}
     for position, tb in enumerate(entries):

@@ -5,12 +5,14 @@ IPython, when it is loaded, adopts the same objects.
 """
 
 import builtins
+import os
 
 RESULTS_MAX = 1000  # then the oldest fifth of Out is dropped, as IPython does
 
 inputs = [""]
 outputs = {}
 directories = []
+raw_inputs = None  # IPython keeps what was typed apart from what was run
 _namespace = None
 _newest = ["", "", ""]  # what _, __ and ___ held when this module last set them
 _previous = ["", "", "", ""]  # the newest input and what _i, _ii and _iii hold
@@ -20,25 +22,43 @@ def install(namespace):
     """Put the variables into the user's namespace."""
     global _namespace
     _namespace = namespace
+    try:
+        directories.append(os.getcwd())
+    except OSError:
+        pass  # the directory is gone; the session works without one
     namespace.update(
         In=inputs, Out=outputs, _ih=inputs, _oh=outputs, _dh=directories,
         _="", __="", ___="", _i="", _ii="", _iii="",
     )
 
 
+def adopt(parsed, raw, results, visited):
+    """IPython's history manager exists now: its lists, filled with ours, take their place."""
+    global inputs, raw_inputs, outputs, directories
+    visited[:] = directories or visited
+    inputs, raw_inputs, outputs, directories = parsed, raw, results, visited
+    _namespace.update(In=inputs, Out=outputs, _ih=inputs, _oh=outputs, _dh=directories)
+
+
 def store(count, code):
     """A cell with this number is about to run."""
-    while len(inputs) < count:
-        inputs.append("")
-    if len(inputs) == count:
-        inputs.append(code)
-    else:
-        inputs[count] = code
+    _store(inputs, count, code)
+    if raw_inputs is not None:
+        _store(raw_inputs, count, code)
     _previous[1:] = _previous[:3]
     _previous[0] = code
     namespace = _namespace
     namespace["_i"], namespace["_ii"], namespace["_iii"] = _previous[1:]
     namespace[f"_i{count}"] = code
+
+
+def _store(cells, count, code):
+    while len(cells) < count:
+        cells.append("")
+    if len(cells) == count:
+        cells.append(code)
+    else:
+        cells[count] = code
 
 
 def store_result(count, value):
