@@ -55,10 +55,10 @@ def place(filename, number):
     known = cells.sources.get(filename)
     if known is not None:
         return f"{CYAN}Cell{RESET}{CYAN} {RESET}{GREEN}In[{known[0]}]{RESET}{GREEN}, line {number}{RESET}"
-    return f"{CYAN}File {RESET}{GREEN}{_short(filename)}:{number}{RESET}"
+    return f"{CYAN}File {RESET}{GREEN}{short(filename)}:{number}{RESET}"
 
 
-def _short(path):
+def short(path):
     import os
 
     home = os.path.expanduser("~")
