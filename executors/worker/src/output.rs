@@ -94,12 +94,16 @@ impl Output {
         };
         // A forked child may have inherited a turn that nobody will give back.
         let alone = process::is_child();
-        if !alone && let Some(_held) = turn.try_take() {
+        let mut held = if alone { None } else { turn.try_take() };
+        if held.is_some() {
             bytes = bytes.get(try_write(fd, bytes)..).unwrap_or_default();
         }
         while !bytes.is_empty() {
+            // The turn is kept from one write to the next, so that no other thread's text comes in between; it
+            // is given back only when a signal asks for attention.
+            let kept = held.take();
             let written = interpreter.unlocked(|| {
-                let _held = (!alone).then(|| turn.take());
+                let _held = kept.or_else(|| (!alone).then(|| turn.take()));
                 write_once(fd, bytes)
             });
             match written {

@@ -150,6 +150,15 @@ impl Host {
         self.decoder.handshake_done();
     }
 
+    /// Closes everything the worker could talk to.
+    pub fn hang_up(&mut self) {
+        let null = || File::open("/dev/null").unwrap().into();
+        self.socket = null();
+        for pipe in &mut self.pipes {
+            pipe.end = null();
+        }
+    }
+
     pub fn page(&self) -> Page<'static> {
         self.page
     }
@@ -259,7 +268,7 @@ impl Host {
             }
             self.wait();
             for pipe in &mut self.pipes {
-                pipe.read(self.page);
+                pipe.read(self.page, usize::MAX);
             }
             // After the pipes: a mark is sent before the text that follows it is written.
             self.receive();
@@ -302,8 +311,11 @@ impl Host {
         while let Some(Envelope { frame, payloads, .. }) = self.frames.pop_front() {
             if let Some(Position { stdout, stderr }) = frame.position() {
                 for (pipe, until) in self.pipes.iter_mut().zip([stdout, stderr]) {
-                    while pipe.shown + (pipe.unseen.len() as u64) < until {
-                        assert!(pipe.read(self.page) > 0, "a place beyond what was written");
+                    // Exactly up to there: what follows may belong behind a frame that has yet to be read.
+                    while let missing = pipe.missing(until)
+                        && missing > 0
+                    {
+                        assert!(pipe.read(self.page, missing) > 0, "a place beyond what was written");
                     }
                     pipe.show(until, &mut self.events);
                 }
@@ -312,7 +324,7 @@ impl Host {
         }
         for pipe in &mut self.pipes {
             if self.ended {
-                while pipe.read(self.page) > 0 {}
+                while pipe.read(self.page, usize::MAX) > 0 {}
             }
             pipe.show(u64::MAX, &mut self.events);
         }
@@ -327,8 +339,12 @@ impl Drop for Host {
 }
 
 impl Pipe {
-    fn read(&mut self, page: Page<'_>) -> usize {
-        let mut scratch = vec![0; 1 << 16];
+    fn missing(&self, until: u64) -> usize {
+        until.saturating_sub(self.shown + self.unseen.len() as u64) as usize
+    }
+
+    fn read(&mut self, page: Page<'_>, bytes_max: usize) -> usize {
+        let mut scratch = vec![0; bytes_max.min(1 << 16)];
         let count = page.consume(self.name, || rustix::io::read(&self.end, &mut scratch)).unwrap_or(0);
         self.unseen.extend(&scratch[..count]);
         count
@@ -409,4 +425,37 @@ pub fn read_text(path: &str) -> String {
     let mut text = String::new();
     File::open(path).unwrap().read_to_string(&mut text).unwrap();
     text
+}
+
+/// The interpreters to test with: those named in `COB_TEST_PYTHONS` (separated by colons), or what is installed.
+pub fn pythons() -> Vec<String> {
+    if let Ok(named) = std::env::var("COB_TEST_PYTHONS") {
+        return named.split(':').map(str::to_owned).collect();
+    }
+    let mut found = installed(&["3.10", "3.11", "3.12", "3.13"]);
+    found.push("/usr/bin/python3".to_owned());
+    found.retain(|python| Path::new(python).exists());
+    assert!(!found.is_empty(), "no Python from 3.10 on; name one in COB_TEST_PYTHONS");
+    found
+}
+
+/// The interpreters of pyenv with one of these versions.
+pub fn installed(versions: &[&str]) -> Vec<String> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let Ok(folder) = std::fs::read_dir(format!("{home}/.pyenv/versions")) else { return Vec::new() };
+    let names = folder.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names
+        .filter(|name| versions.iter().any(|version| name.starts_with(&format!("{version}."))))
+        .collect();
+    names.sort();
+    names.into_iter().map(|name| format!("{home}/.pyenv/versions/{name}/bin/python")).collect()
+}
+
+/// Runs a test in a fresh worker of every interpreter.
+#[track_caller]
+pub fn with_each(test: impl Fn(&mut Host)) {
+    for python in pythons() {
+        eprintln!("with {python}");
+        test(&mut Host::start(&Start { python: &python, ..Start::default() }));
+    }
 }
