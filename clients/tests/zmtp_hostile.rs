@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cob_clients::zmtp::codec::{Caps, Encoded};
 use cob_clients::zmtp::command::{Command, Ready};
 use cob_clients::zmtp::greeting::{Greeting, Mechanism};
-use cob_clients::zmtp::{Heartbeat, Lane, Limits, Router, SocketType, Xpub};
+use cob_clients::zmtp::{Heartbeat, Lane, Limits, Router, SendError, SocketType, Xpub};
 use support::{Raw, loopback, part};
 
 const HUGE: [u64; 5] = [1 << 32, 1 << 40, 1 << 63, u64::MAX, (32 << 20) + 1];
@@ -239,4 +239,65 @@ async fn p04_every_prefix_of_a_conversation_may_be_the_last() {
     peer.send(&whole).await;
     assert_eq!(router.recv().await.message, [part("a"), part("bc")]);
     serves(&mut router).await;
+}
+
+/// Numbers that look random and are the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Bytes of which many look like the flags and lengths of frames.
+    fn bytes(&mut self) -> Vec<u8> {
+        let len = self.next() % 200;
+        (0..len)
+            .map(|_| if self.next().is_multiple_of(2) { self.next() as u8 % 8 } else { self.next() as u8 })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn noise_at_every_stage_harms_nobody() {
+    let mut router = Router::bind(&loopback()).await.expect("bound");
+    let xpub = Xpub::bind(&loopback()).await.expect("bound");
+    let heartbeat = Heartbeat::bind(&loopback()).await.expect("bound");
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    for round in 0..600 {
+        let mut peer = match round % 4 {
+            0 => Raw::silent(router.endpoint()).await,
+            1 => Raw::greeted(router.endpoint()).await,
+            2 => Raw::ready(xpub.endpoint(), SocketType::Sub, b"").await,
+            _ => Raw::ready(heartbeat.endpoint(), SocketType::Req, b"").await,
+        };
+        peer.send(&noise.bytes()).await;
+    }
+    serves(&mut router).await;
+    Raw::ready(xpub.endpoint(), SocketType::Sub, b"").await;
+    let mut peer = Raw::ready(heartbeat.endpoint(), SocketType::Req, b"").await;
+    peer.message(&[part(""), part("ping")]).await;
+    assert_eq!(peer.next_message().await, Some(vec![part(""), part("ping")]));
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_again_and_again_leaves_nothing_behind() {
+    let mut router = Router::bind(&loopback()).await.expect("bound");
+    for _ in 0..500 {
+        let mut peer = Raw::ready(router.endpoint(), SocketType::Dealer, b"again").await;
+        peer.message(&[part("hello")]).await;
+        assert_eq!(router.recv().await.identity, part("again"));
+    }
+    let last = Raw::ready(router.endpoint(), SocketType::Dealer, b"again").await;
+    while router.counters().peers > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(last);
+    while router.counters().peers > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(router.sender().send(b"again", &[part("x")], Lane::Data), Err(SendError::NoPeer));
 }

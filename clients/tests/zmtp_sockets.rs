@@ -319,3 +319,76 @@ async fn an_ipc_socket_leaves_no_file_behind() {
     drop(router);
     assert!(!path.exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_on_many_threads_keep_their_order_and_never_interleave() {
+    const COUNT: u32 = 2000;
+    let router = Router::bind(&loopback()).await.expect("bound");
+    let mut peer = Raw::ready(router.endpoint(), SocketType::Dealer, b"peer").await;
+    let threads: Vec<_> = (0..4u8)
+        .map(|thread| {
+            let sender = router.sender();
+            tokio::task::spawn_blocking(move || {
+                for number in 0..COUNT {
+                    let stamp = Bytes::copy_from_slice(&number.to_be_bytes());
+                    let body =
+                        Bytes::from(vec![thread; usize::try_from(number * 37 % 5_000).expect("small")]);
+                    sender.send(b"peer", &[vec![thread].into(), stamp, body], Lane::Data).expect("room");
+                    sender.flush();
+                }
+            })
+        })
+        .collect();
+    let mut next = [0u32; 4];
+    for _ in 0..4 * COUNT {
+        let parts = peer.next_message().await.expect("open");
+        let thread = parts[0][0];
+        let expected = &mut next[usize::from(thread)];
+        assert_eq!(parts[1], expected.to_be_bytes()[..]);
+        assert!(parts[2].iter().all(|byte| *byte == thread));
+        *expected += 1;
+    }
+    for thread in threads {
+        thread.await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn what_was_flushed_arrives_after_the_socket_is_gone() {
+    let mut xpub = Xpub::bind(&loopback()).await.expect("bound");
+    let publisher = xpub.publisher();
+    let mut peer = Raw::subscriber(xpub.endpoint()).await;
+    xpub.recv().await;
+    for number in 0..200u32 {
+        publisher.publish(&[Bytes::copy_from_slice(&number.to_be_bytes()), vec![0; 10_000].into()]);
+    }
+    let reader = tokio::spawn(async move {
+        for number in 0..200u32 {
+            assert_eq!(peer.next_message().await.expect("not lost")[0], number.to_be_bytes()[..]);
+        }
+        assert_eq!(peer.next_message().await, None);
+    });
+    assert!(publisher.flushed(LONG).await);
+    drop(xpub);
+    reader.await.expect("everything arrives");
+}
+
+#[tokio::test]
+async fn waiting_for_a_message_may_be_given_up() {
+    let mut router = Router::bind(&loopback()).await.expect("bound");
+    let mut peer = Raw::ready(router.endpoint(), SocketType::Dealer, b"").await;
+    for number in 0..200u32 {
+        peer.message(&[Bytes::copy_from_slice(&number.to_be_bytes())]).await;
+        let incoming = loop {
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now() => {}
+                incoming = router.recv() => break incoming,
+            }
+            if let Some(incoming) = router.try_recv() {
+                break incoming;
+            }
+        };
+        assert_eq!(incoming.message[0], number.to_be_bytes()[..]);
+    }
+}
