@@ -41,7 +41,7 @@ value = failure = None
 def start(options_json):
     """Prepare the session; returns the language info of kernel_info_reply and the banner."""
     global namespace
-    from cob import imports, ipython, stdio
+    from cob import imports, stdio
 
     _cob.set_origin_var(origin)
     main = sys.modules["__main__"]
@@ -53,10 +53,28 @@ def start(options_json):
     history.install(namespace)
     imports.install()
     builtins.display = _display
-    builtins.exit = builtins.quit = namespace["exit"] = namespace["quit"] = Exit()
+    builtins.exit = builtins.quit = namespace["exit"] = namespace["quit"] = leave
     sys.displayhook = displayhook
-    ipython.announce()
+    builtins.get_ipython = namespace["get_ipython"] = _get_ipython
+    if _has_ipython():
+        builtins.__IPYTHON__ = True  # libraries recognise IPython by this name
     return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
+
+
+def _get_ipython():
+    """The IPython shell of this session, or None without IPython."""
+    from cob import ipython
+
+    return ipython.load()
+
+
+_get_ipython.__name__ = _get_ipython.__qualname__ = "get_ipython"
+
+
+def _has_ipython():
+    """A guess that costs a few stat calls; the import would cost a tenth of a second."""
+    exists = sys.modules["os"].path.exists
+    return "IPython" in sys.modules or any(exists(entry + "/IPython/__init__.py") for entry in sys.path if entry)
 
 
 def _language_info():
@@ -124,8 +142,9 @@ def _compile(code, filename):
         if word and word[0].isidentifier() and (shell is not None or word[0] in AUTOMAGIC):
             from cob import syntax
 
-            if syntax.is_automagic(code, word[0]):
-                return syntax.recover(code, filename, SyntaxError("invalid syntax"))
+            parts = syntax.automagic(code, word[0], filename)
+            if parts is not None:
+                return parts
     try:
         if "IPython.core.interactiveshell" in sys.modules:
             from cob import ipython
@@ -149,6 +168,9 @@ class Exit:
 
     def __repr__(self):
         return "<end the session with exit() or quit()>"
+
+
+leave = Exit()
 
 
 def ask_exit(keep_kernel):

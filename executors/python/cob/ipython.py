@@ -5,33 +5,11 @@ or ``?``, a call of ``get_ipython()``, or a library that imports IPython itself.
 In that last case not even the shell is created until somebody asks for it.
 """
 
-import builtins
 import sys
 
 from cob import cells, engine
 
 _creating = False
-
-
-def installed():
-    """A guess that costs a few stat calls; only ``load`` knows for certain."""
-    import os
-
-    return "IPython" in sys.modules or any(
-        os.path.exists(os.path.join(entry, "IPython", "__init__.py")) for entry in sys.path
-    )
-
-
-def announce():
-    """The names by which libraries recognise a notebook, before IPython is imported."""
-    builtins.get_ipython = engine.namespace["get_ipython"] = get_ipython
-    if installed():
-        builtins.__IPYTHON__ = True
-
-
-def get_ipython():
-    """The IPython shell of this session, or None without IPython."""
-    return load()
 
 
 def load():

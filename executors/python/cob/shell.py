@@ -172,6 +172,8 @@ def create():
     shell = ZMQInteractiveShell.instance(config=config, kernel=None, exiter=ZMQExitAutocall())
     shell.kernel = kernel.Kernel(shell)
     shell.execution_count = engine.count
+    # The engine's exit works as a bare name without IPython's rewriting of the line.
+    shell.user_ns.update(exit=engine.leave, quit=engine.leave)
     shell.remember_transformers()
     # Entered for good: nested run_cell calls of magics must not swap the hooks.
     shell.display_trap.__enter__()

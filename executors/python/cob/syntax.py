@@ -10,11 +10,23 @@ import sys
 
 from cob import cells, engine
 
-def is_automagic(code, word):
+def automagic(code, word, filename):
+    """The code objects of a one-line magic that was written without its ``%``, else None."""
+    if not _is_automagic(code, word):
+        return None
+    from cob import ipython
+
+    if ipython.load() is None:
+        return None
+    changed = ipython.transform(code, filename)
+    return None if changed.strip() == code.strip() else cells.compile_cell(changed, filename)
+
+
+def _is_automagic(code, word):
     """Whether a one-line cell that begins with this word is a magic without its ``%``."""
     if word in engine.namespace:
         value = engine.namespace[word]
-        return code.strip() == word and type(value).__module__ in ("IPython.core.macro", "IPython.core.autocall")
+        return code.strip() == word and type(value).__module__ == "IPython.core.macro"
     known = engine.AUTOMAGIC
     if engine.shell is not None:
         if not engine.shell.automagic:
