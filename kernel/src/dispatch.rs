@@ -243,7 +243,9 @@ impl Session {
     pub(crate) fn reply_error(&self, request: &ClientRequest, code: ErrorCode, evalue: &str) {
         let Some(reply_type) = registry::reply_type(&request.message.header.msg_type) else { return };
         let error = ErrorText::coded(code, evalue);
-        if let Ok(content) = Json::of(&ErrorReply::coded(&error, code)) {
+        let mut reply = ErrorReply::coded(&error, code);
+        reply.execution_count = (reply_type == "execute_reply").then_some(self.count);
+        if let Ok(content) = Json::of(&reply) {
             self.reply(request, reply_type, content);
         }
     }

@@ -20,7 +20,8 @@ use crate::session::{Config, End, Session};
 pub struct LocalClient {
     senders: InputSenders,
     messages: mpsc::Receiver<LocalMessage>,
-    session: JoinHandle<End>,
+    /// Taken when its end has been told.
+    session: Option<JoinHandle<End>>,
     requests: u64,
 }
 
@@ -52,7 +53,7 @@ impl LocalClient {
         let (senders, inputs) = lanes();
         let bridge = Bridge::new(MemoryStore::default(), Arc::new(SystemClock));
         let session = tokio::spawn(Session::new(config, bridge, outlet, inputs).run());
-        Self { senders, messages, session, requests: 0 }
+        Self { senders, messages, session: Some(session), requests: 0 }
     }
 
     /// A handle for interrupts and shutdowns from elsewhere.
@@ -91,7 +92,14 @@ impl LocalClient {
                 }
                 Channel::Shell | Channel::Control => *reply = Some(message.content),
                 Channel::Iopub if is_idle(&message) && reply.is_some() => {
-                    return Ok(Happening::Ended(reply.take().unwrap_or_default()));
+                    let reply = reply.take().unwrap_or_default();
+                    // The session says itself, and better, why it could not start.
+                    let is_start_failure = reply.as_str().contains("\"code\":\"worker_start_failed\"");
+                    return if is_start_failure {
+                        Err(self.ended().await)
+                    } else {
+                        Ok(Happening::Ended(reply))
+                    };
                 }
                 Channel::Iopub => return Ok(Happening::Broadcast(message)),
             }
@@ -119,7 +127,10 @@ impl LocalClient {
     }
 
     async fn ended(&mut self) -> SessionEnded {
-        SessionEnded((&mut self.session).await.unwrap_or(End::Shutdown))
+        SessionEnded(match self.session.take() {
+            Some(session) => session.await.unwrap_or(End::Shutdown),
+            None => End::Shutdown,
+        })
     }
 }
 

@@ -158,6 +158,11 @@ mod tests {
     fn real_clients_leave_fields_out_and_are_understood() {
         for (name, channel, content) in [
             ("execute_request", Shell, r#"{"code":"1"}"#),
+            (
+                "execute_request",
+                Shell,
+                r#"{"code":"1","silent":null,"allow_stdin":null,"user_expressions":null}"#,
+            ),
             ("complete_request", Shell, r#"{"code":"a","cursor_pos":-1}"#),
             ("history_request", Shell, r#"{"hist_access_type":"tail","n":3,"raw":true,"output":false}"#),
             (

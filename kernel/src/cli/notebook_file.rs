@@ -57,6 +57,9 @@ impl Notebook {
         let Some(Value::Array(cells)) = document.remove("cells") else {
             return Err("it has no cells".to_owned());
         };
+        if let Some(place) = cells.iter().position(|cell| !is_cell(cell)) {
+            return Err(format!("cell {} has no cell_type or no source", place + 1));
+        }
         Ok(Self { document, cells, displays: HashMap::new(), clear_pending: Vec::new() })
     }
 
@@ -197,6 +200,10 @@ impl Notebook {
     }
 }
 
+fn is_cell(cell: &Value) -> bool {
+    cell["cell_type"].is_string() && (cell["source"].is_string() || cell["source"].is_array())
+}
+
 /// A text, which nbformat allows to be a list of lines.
 fn joined(value: &Value) -> String {
     match value {
@@ -309,6 +316,8 @@ mod tests {
             (json!([]), "not a JSON object"),
             (json!({ "nbformat": 3, "cells": [] }), "nbformat 3"),
             (json!({ "nbformat": 4 }), "no cells"),
+            (json!({ "nbformat": 4, "cells": [5] }), "cell 1 has no cell_type"),
+            (json!({ "nbformat": 4, "cells": [{ "cell_type": "code" }] }), "no source"),
             (json!({}), "does not say"),
         ] {
             let why = Notebook::from_json(document).unwrap_err();

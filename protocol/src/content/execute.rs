@@ -1,6 +1,6 @@
 //! `execute_request` and what answers it; `input_request` and its reply.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ErrorCode;
 use crate::event::ErrorText;
@@ -12,24 +12,35 @@ pub struct ExecuteRequest {
     /// Source text.
     pub code: String,
     /// No broadcast of input and result, no history, no count.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub silent: bool,
     /// Whether the code enters the history; forced to false when silent.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
     pub store_history: bool,
     /// Name to expression, evaluated afterwards.
     #[serde(default)]
     pub user_expressions: Option<Json>,
     /// Whether the client can answer `input_request`.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
     pub allow_stdin: bool,
     /// Whether an error aborts what this client has queued.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
     pub stop_on_error: bool,
 }
 
 fn yes() -> bool {
     true
+}
+
+/// Some clients write `null` for what they do not care about.
+fn or_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::deserialize(deserializer).map(|value| value.unwrap_or(true))
+}
+
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// `execute_input`
@@ -133,7 +144,7 @@ pub struct InputRequest<'a> {
 #[derive(Clone, Debug, Deserialize)]
 pub struct InputReply {
     /// What was typed, without the line end.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub value: String,
     /// Ours: the one who was asked has no more to say, and the code sees an `EOFError`.
     #[serde(default)]
