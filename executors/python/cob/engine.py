@@ -6,6 +6,7 @@ it is first needed.  ``execute`` never raises: every end of a cell is a status.
 """
 
 import builtins
+import os
 import sys
 from _contextvars import ContextVar
 
@@ -56,8 +57,14 @@ def start(options_json):
     builtins.exit = builtins.quit = namespace["exit"] = namespace["quit"] = leave
     sys.displayhook = displayhook
     builtins.get_ipython = namespace["get_ipython"] = _get_ipython
+    # What ipykernel sets: programs started by a cell must not wait in a pager.
+    os.environ.update(TERM="xterm-color", CLICOLOR="1", PAGER="cat", GIT_PAGER="cat")
     if _has_ipython():
         builtins.__IPYTHON__ = True  # libraries recognise IPython by this name
+        if os.path.isdir(os.path.join(os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython"))):
+            from cob import profile
+
+            profile.apply()
     return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
 
 
@@ -73,7 +80,7 @@ _get_ipython.__name__ = _get_ipython.__qualname__ = "get_ipython"
 
 def _has_ipython():
     """A guess that costs a few stat calls; the import would cost a tenth of a second."""
-    exists = sys.modules["os"].path.exists
+    exists = os.path.exists
     return "IPython" in sys.modules or any(exists(entry + "/IPython/__init__.py") for entry in sys.path if entry)
 
 
@@ -203,6 +210,12 @@ def _display(*objects, **options):
     if builtins.display is _display:
         builtins.display = display.display
     return display.display(*objects, **options)
+
+
+def complain(text):
+    """Something beside the user's code went wrong: in the log of the kernel, and where the user sees it."""
+    _cob.log("warning", text)
+    sys.stderr.write(text + "\n")
 
 
 def fail(error):

@@ -7,7 +7,7 @@ In that last case not even the shell is created until somebody asks for it.
 
 import sys
 
-from cob import cells, engine
+from cob import cells, engine, history
 
 _creating = False
 
@@ -120,8 +120,10 @@ def compile_cell(code, filename):
 def transform(code, filename):
     """Magics, shell escapes and help as Python; tracebacks show the result, as in IPython."""
     changed = load().transform_cell(code)
-    if changed != code:
+    if changed.strip() != code.strip():
         cells.keep(filename, changed, engine.count)
+        if engine.storing:  # In holds what ran, %history what was typed
+            history.inputs[engine.count] = changed.rstrip("\n")
     return changed
 
 

@@ -1,7 +1,8 @@
 """The user's IPython profile: configuration and start-up files, as ipykernel reads them."""
 
 import os
-import sys
+
+from cob import engine
 
 CONFIG_FILES = ("ipython_config.py", "ipython_kernel_config.py")
 
@@ -11,12 +12,19 @@ def directory():
     return os.path.join(base, "profile_default")
 
 
-def wanted():
-    """Whether the user has anything there that must run at the start of a session."""
+def apply():
+    """At the start of a session: load IPython if the profile has anything to say, and run what it says."""
     where = directory()
-    if any(os.path.exists(os.path.join(where, name)) for name in CONFIG_FILES):
-        return True
-    return bool(startup_files())
+    if not startup_files() and not any(os.path.exists(os.path.join(where, name)) for name in CONFIG_FILES):
+        return
+    from cob import ipython
+
+    try:
+        shell = ipython.load()
+        if shell is not None:
+            run_startup(shell)
+    except Exception as error:  # a broken profile must not cost the session
+        engine.complain(f"the IPython profile could not be applied: {type(error).__name__}: {error}")
 
 
 def startup_files():
@@ -40,7 +48,7 @@ def config():
         except ConfigFileNotFound:
             continue
         except Exception as error:
-            sys.stderr.write(f"{name} was skipped: {type(error).__name__}: {error}\n")
+            engine.complain(f"{name} was skipped: {type(error).__name__}: {error}")
     return merged
 
 

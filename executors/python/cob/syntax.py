@@ -44,10 +44,9 @@ def recover(code, filename, error):
         raise error
     if ipython.load() is None:
         return _without_ipython(code, filename, error)
-    changed = engine.shell.transform_cell(code)
+    changed = ipython.transform(code, filename)
     if changed.strip() == code.strip():
         raise error
-    cells.keep(filename, changed, engine.count)
     return ipython.compile_cell(changed, filename) or cells.compile_cell(changed, filename)
 
 
