@@ -1,6 +1,6 @@
 //! Interrupts and questions.
 #![cfg(not(feature = "module"))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! What code shows, in which order, and what cannot be shown.
 #![cfg(not(feature = "module"))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

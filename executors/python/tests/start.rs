@@ -1,6 +1,6 @@
 //! How a worker starts, what it looks like from outside, and how it ends.
 #![cfg(not(feature = "module"))]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

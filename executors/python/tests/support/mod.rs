@@ -1,5 +1,5 @@
 //! A tiny blocking host: starts a worker by the contract, sends frames, brings text and frames in order.
-#![allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+#![allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
@@ -50,6 +51,7 @@ pub struct Host {
     sequence: u64,
     received: u64,
     executions: ExecutionNumber,
+    scratch: Vec<u8>,
     ended: bool,
 }
 
@@ -59,6 +61,7 @@ struct Pipe {
     /// Read and not shown yet.
     unseen: VecDeque<u8>,
     shown: u64,
+    scratch: Vec<u8>,
 }
 
 /// How a worker is started.
@@ -78,15 +81,11 @@ impl Host {
         let memory = memfd_create("cob-page", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, PAGE_BYTES as u64).unwrap();
         let page = map(&memory);
-        let image = image();
         let (out, out_theirs) = pipe();
         let (err, err_theirs) = pipe();
         let high = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 64).unwrap();
-        let passed = [
-            (high(image.as_fd()), IMAGE_FD),
-            (high(theirs.as_fd()), FRAME_FD),
-            (high(memory.as_fd()), PAGE_FD),
-        ];
+        let passed =
+            [(high(image()), IMAGE_FD), (high(theirs.as_fd()), FRAME_FD), (high(memory.as_fd()), PAGE_FD)];
         let mut command = Command::new(start.python);
         command.arg("-c").arg(bootstrap(start.sources)).process_group(0);
         command.stdin(Stdio::null()).stdout(out_theirs).stderr(err_theirs);
@@ -107,10 +106,7 @@ impl Host {
         }
         let child = command.spawn().unwrap();
         drop(command);
-        let pipes = [
-            Pipe { name: StreamName::Stdout, end: out, unseen: VecDeque::new(), shown: 0 },
-            Pipe { name: StreamName::Stderr, end: err, unseen: VecDeque::new(), shown: 0 },
-        ];
+        let pipes = [Pipe::new(StreamName::Stdout, out), Pipe::new(StreamName::Stderr, err)];
         Self {
             child,
             ready: None,
@@ -123,6 +119,7 @@ impl Host {
             sequence: 0,
             received: 0,
             executions: 0,
+            scratch: vec![0; 1 << 16],
             ended: false,
         }
     }
@@ -277,8 +274,8 @@ impl Host {
     }
 
     fn wait(&self) {
-        let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
-        fds.extend(self.pipes.iter().map(|pipe| PollFd::new(&pipe.end, PollFlags::IN)));
+        let [out, err] = &self.pipes;
+        let mut fds = [&self.socket, &out.end, &err.end].map(|fd| PollFd::new(fd, PollFlags::IN));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => panic!("poll: {error}"),
@@ -286,14 +283,13 @@ impl Host {
     }
 
     fn receive(&mut self) {
-        let mut scratch = vec![0; 1 << 16];
         loop {
-            match recv(&self.socket, &mut scratch[..], RecvFlags::DONTWAIT) {
+            match recv(&self.socket, &mut self.scratch[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) | Err(Errno::CONNRESET) => {
                     self.ended = true;
                     break;
                 }
-                Ok((count, _)) => self.decoder.push(&scratch[..count]),
+                Ok((count, _)) => self.decoder.push(&self.scratch[..count]),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(error) => panic!("recv: {error}"),
@@ -339,14 +335,19 @@ impl Drop for Host {
 }
 
 impl Pipe {
+    fn new(name: StreamName, end: OwnedFd) -> Self {
+        Self { name, end, unseen: VecDeque::new(), shown: 0, scratch: vec![0; 1 << 16] }
+    }
+
     fn missing(&self, until: u64) -> usize {
         until.saturating_sub(self.shown + self.unseen.len() as u64) as usize
     }
 
     fn read(&mut self, page: Page<'_>, bytes_max: usize) -> usize {
-        let mut scratch = vec![0; bytes_max.min(1 << 16)];
-        let count = page.consume(self.name, || rustix::io::read(&self.end, &mut scratch)).unwrap_or(0);
-        self.unseen.extend(&scratch[..count]);
+        let bytes_max = bytes_max.min(self.scratch.len());
+        let scratch = &mut self.scratch[..bytes_max];
+        let count = page.consume(self.name, || rustix::io::read(&self.end, &mut *scratch)).unwrap_or(0);
+        self.unseen.extend(&self.scratch[..count]);
         count
     }
 
@@ -377,11 +378,15 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     (read, write)
 }
 
-fn image() -> OwnedFd {
-    let image = memfd_create("cob-python", MemfdFlags::CLOEXEC).unwrap();
-    let mut file = File::from(image);
-    file.write_all(MODULE).unwrap();
-    file.into()
+/// One image serves all workers.
+fn image() -> BorrowedFd<'static> {
+    static IMAGE: OnceLock<File> = OnceLock::new();
+    let image = IMAGE.get_or_init(|| {
+        let mut file = File::from(memfd_create("cob-python", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all(MODULE).unwrap();
+        file
+    });
+    image.as_fd()
 }
 
 fn map(memory: &OwnedFd) -> Page<'static> {
