@@ -15,6 +15,8 @@
 //! lane nothing overtakes; no byte of a peer can make this module panic, allocate ahead of what arrived, or
 //! keep anything for ever.
 
+#![forbid(unsafe_code)]
+
 pub mod codec;
 pub mod command;
 mod connection;
