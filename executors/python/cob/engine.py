@@ -116,7 +116,7 @@ def execute(code, execution_count, is_silent, store_history, stdin_allowed, user
 
 def _run(code, store_history):
     global cell, storing, failure, value
-    status = "ok"
+    status, part = "ok", None
     cell, storing, failure, value = code, store_history, None, None
     if store_history:
         history.store(count, code)
@@ -134,6 +134,8 @@ def _run(code, store_history):
             if shows and value is not None and not silent:
                 sys.displayhook(value)
     except BaseException as error:
+        if part is not None and getattr(value, "cr_code", None) is part:
+            value.close()  # interrupted before its first step: Python would complain that nobody awaited it
         failure = error
         status = fail(error)
     for hook in after_cell:

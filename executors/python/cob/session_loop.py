@@ -70,16 +70,16 @@ def enter():
     """Before a cell: make the session's loop the current one and mark it as running."""
     if _loop is None or _loop.is_closed():
         _create()
-    if not _loop.is_running():
-        # asyncio.run leaves None behind, and a policy of the user's may hold another loop.
-        _asyncio.set_event_loop(_loop)
-        _asyncio.events._set_running_loop(_loop)
+    _repair()
+    # asyncio.run leaves None behind, and a policy of the user's may hold another loop.
+    _asyncio.set_event_loop(_loop)
+    _asyncio.events._set_running_loop(_loop)
 
 
 def leave():
     """After a cell: without the mark, so that the loop itself can run."""
-    if not _loop.is_running():
-        _asyncio.events._set_running_loop(None)
+    _repair()
+    _asyncio.events._set_running_loop(None)
 
 
 def run(coroutine):
@@ -91,22 +91,46 @@ def run(coroutine):
     task = _loop.create_task(coroutine)
     try:
         return _loop.run_until_complete(task)
-    except BaseException:
-        _drain(task)
-        raise
+    except BaseException as error:
+        raise error.with_traceback(_drain(task) or error.__traceback__)
 
 
 def _drain(task):
-    """A cell was interrupted: without this its coroutine would go on in the background."""
+    """A cell was interrupted: without this its coroutine would go on in the background.
+
+    Returns the traceback of the place where it waited, which tells the user more than the loop's own.
+    """
     if task.done():
-        return
+        return None
+    _repair()
     task.cancel()
+    timer = _loop.call_later(DRAIN_S_MAX, _loop.stop)
+    task.add_done_callback(_stop)
     try:
-        _loop.run_until_complete(_asyncio.wait([task], timeout=DRAIN_S_MAX))
+        _loop.run_forever()
     except KeyboardInterrupt:
         pass  # the user presses stop again: then the task keeps its cancellation pending
-    if task.done() and not task.cancelled():
-        task.exception()  # seen: no message about an exception that was never retrieved
+    finally:
+        timer.cancel()
+        task.remove_done_callback(_stop)
+    if not task.done():
+        return None
+    try:
+        task.result()  # seen: no message about an exception that was never retrieved
+    except BaseException as error:
+        return error.__traceback__
+    return None
+
+
+def _stop(task):
+    _loop.stop()
+
+
+def _repair():
+    """An interrupt can hit asyncio between two lines that belong together: nothing runs here, so say so."""
+    if _loop.is_running():
+        _loop._thread_id = None
+        _asyncio.events._set_running_loop(None)
 
 
 def _idle(descriptor):
