@@ -1,4 +1,4 @@
-//! Measures a worker from outside: `cargo run --release -p cob-python --example measure -- PYTHON...`
+//! Measures a worker from outside: `cargo run --release -p cob-python --example measure -- [--sources FOLDER] PYTHON...`
 //!
 //! Start (spawn to ready, with a bare interpreter for comparison), a ping, `1+1`, and what a print costs.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
@@ -12,13 +12,16 @@ fn main() {}
 
 #[cfg(not(feature = "module"))]
 fn main() {
-    for python in std::env::args().skip(1) {
-        measure::measure(&python);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let sources = arguments.next_if_eq("--sources").and_then(|_| arguments.next());
+    for python in arguments {
+        measure::measure(&python, sources.as_deref().map(std::path::Path::new));
     }
 }
 
 #[cfg(not(feature = "module"))]
 mod measure {
+    use std::path::Path;
     use std::process::Command;
     use std::time::{Duration, Instant};
 
@@ -39,8 +42,8 @@ import sys
 print('%.2f' % min(took), file=sys.stderr)
 ";
 
-    pub(crate) fn measure(python: &str) {
-        let start = Start { python, ..Start::default() };
+    pub(crate) fn measure(python: &str, sources: Option<&Path>) {
+        let start = Start { python, sources, ..Start::default() };
         let (mut bare, mut ready) = (Vec::new(), Vec::new());
         for _ in 0..STARTS {
             bare.push(timed(|| {
