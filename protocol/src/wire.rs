@@ -39,6 +39,18 @@ pub enum WireError {
 /// # Errors
 /// [`WireError`]; the message is to be dropped and counted, the connection may stay.
 pub fn parse(parts: &[Bytes], signer: &Signer, window: &mut ReplayWindow) -> Result<Incoming, WireError> {
+    parse_answer(parts, signer, window).map(|(message, _)| message)
+}
+
+/// As [`parse`], with the header of the message that this one answers: what a client needs.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_answer(
+    parts: &[Bytes],
+    signer: &Signer,
+    window: &mut ReplayWindow,
+) -> Result<(Incoming, Bytes), WireError> {
     if parts.len() > MESSAGE_PARTS_MAX {
         return Err(WireError::Malformed("too many parts"));
     }
@@ -61,13 +73,14 @@ pub fn parse(parts: &[Bytes], signer: &Signer, window: &mut ReplayWindow) -> Res
     if header.msg_id.len() > ID_BYTES_MAX || header.session.len() > ID_BYTES_MAX {
         return Err(WireError::Malformed("an id is too long"));
     }
-    Ok(Incoming {
+    let message = Incoming {
         header,
         header_json,
         metadata: json("metadata", metadata)?,
         content: content.clone(),
         buffers: buffers.to_vec(),
-    })
+    };
+    Ok((message, parent.clone()))
 }
 
 fn json(part: &'static str, bytes: &Bytes) -> Result<Json, WireError> {
