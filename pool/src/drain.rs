@@ -1,8 +1,9 @@
 //! One output pipe of a worker: bytes to chunks.
 //!
-//! The first bytes after silence are taken at once. While a program prints in small pieces the pipe is left alone
-//! for [`STREAM_COALESCE_MS`] between looks: it has room for that, and neither side wakes for every line. Large
-//! pieces are taken as they come.
+//! The first bytes after silence are given [`FIRST_LOOK_MS`] to become a whole line. While a program goes on to
+//! print in small pieces the pipe is left alone for [`STREAM_COALESCE_MS`] between looks: it has room for that, and
+//! neither side wakes for every line. Large pieces are taken as they come. A frame never waits for any of this:
+//! it says how far the pipe has to be read, and that is read at once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,6 +23,9 @@ use crate::readiness::watch;
 
 /// Bytes taken in one read.
 const READ_BYTES: usize = STREAM_EVENT_BYTES_MAX;
+
+/// Between the first byte after silence and the first look.
+const FIRST_LOOK_MS: u64 = 1;
 
 /// How the pipe is watched.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(crate) struct Drain {
     emitted: u64,
     /// Until then a large chunk counts as recent, and small ones are not waited for.
     bulk_until: Instant,
+    /// Until then the program counts as printing.
+    active_until: Instant,
 }
 
 impl Drain {
@@ -57,6 +63,7 @@ impl Drain {
             chunks: VecDeque::new(),
             emitted: 0,
             bulk_until: Instant::now(),
+            active_until: Instant::now(),
         })
     }
 
@@ -66,16 +73,19 @@ impl Drain {
 
     /// Waits until a look is due; for ever once the pipe has ended. Cancel-safe.
     pub(crate) async fn due(&mut self) -> io::Result<()> {
-        if let Watch::Napping(_, until) = &self.watch {
-            tokio::time::sleep_until(*until).await;
-            if let Watch::Napping(fd, _) = std::mem::replace(&mut self.watch, Watch::Ended) {
-                self.watch = Watch::Watched(watch(fd)?);
+        if let Watch::Watched(fd) = &self.watch {
+            drop(fd.readable().await?);
+            let now = Instant::now();
+            if now < self.active_until {
+                return Ok(());
             }
+            self.nap(now + Duration::from_millis(FIRST_LOOK_MS));
         }
         match &self.watch {
-            Watch::Watched(fd) => fd.readable().await.map(drop),
-            Watch::Napping(..) | Watch::Ended => std::future::pending().await,
+            Watch::Napping(_, until) => tokio::time::sleep_until(*until).await,
+            Watch::Watched(_) | Watch::Ended => std::future::pending().await,
         }
+        self.wake()
     }
 
     /// Looks once and decides how to wait for more.
@@ -83,6 +93,9 @@ impl Drain {
         let count = self.read(page, READ_BYTES)?;
         let now = Instant::now();
         let pause = Duration::from_millis(STREAM_COALESCE_MS);
+        if count > 0 {
+            self.active_until = now + 2 * pause;
+        }
         if count >= STREAM_EVENT_BYTES_MAX {
             self.bulk_until = now + pause;
         } else if count > 0 && now >= self.bulk_until {
@@ -138,6 +151,14 @@ impl Drain {
     /// Whether bytes were taken and not given out.
     pub(crate) fn is_holding(&self) -> bool {
         !self.chunks.is_empty()
+    }
+
+    fn wake(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.watch, Watch::Ended) {
+            Watch::Napping(fd, _) => self.watch = Watch::Watched(watch(fd)?),
+            other => self.watch = other,
+        }
+        Ok(())
     }
 
     fn nap(&mut self, until: Instant) {

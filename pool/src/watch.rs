@@ -23,7 +23,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_process_is_seen() {
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let end = tokio::spawn(exit_of(child.id()));
         drop(child.stdin.take());
         end.await.unwrap().unwrap();

@@ -91,7 +91,7 @@ pub const ZMTP_SUBSCRIBER_PROGRESS_BYTES_MIN: usize = 64 * KIB;
 /// Topics of all subscriptions of one peer together.
 pub const ZMTP_SUBSCRIPTION_BYTES_MAX: usize = 64 * KIB;
 /// Largest message that the heartbeat echoes: it answers strangers, one message of each may wait.
-pub const ZMTP_HEARTBEAT_BYTES_MAX: usize = 64 * KIB;
+pub const ZMTP_HEARTBEAT_BYTES_MAX: usize = MIB;
 /// Answers to PING that one peer has not read; further ones are not sent, since it could not tell.
 pub const ZMTP_UNREAD_PONG_BYTES_MAX: usize = 64 * KIB;
 /// What the system buffers for one TCP peer. It reports room in thirds of this: with the usual 4 MiB a
