@@ -19,7 +19,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use thiserror::Error;
 
 use crate::executor::Interpreter;
-use crate::output::Output;
+use crate::output::{Output, write_last_words};
 use crate::process::{self, EXIT_IO, EXIT_QUIETLY};
 use crate::turn::Turn;
 
@@ -141,7 +141,11 @@ impl Outbox {
             Ok(sent) => sent,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => process::exit_now(EXIT_QUIETLY),
-            Err(_) => process::exit_now(EXIT_IO),
+            // User code closed the socket (`os.closerange`), say: nobody will ever hear of anything again.
+            Err(error) => {
+                write_last_words(&format!("cob: the connection to the kernel failed: {error}\n"));
+                process::exit_now(EXIT_IO)
+            }
         }
     }
 
