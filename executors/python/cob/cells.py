@@ -3,12 +3,11 @@
 Two facts shape this file.  Compiling is most of the cost of a small cell, and
 going through a syntax tree multiplies the cost of a large one; so the *text* is
 cut before its last statement and both parts are compiled as they are.  The tree
-is built only when the text cannot be cut (a bracket or a string is open, or
-several statements share the last line) or when somebody wants to see it.
+(tree.py) is built only when the text cannot be cut: a bracket or a string is
+open, or several statements share the last line.
 """
 
 import sys
-from _ast import AnnAssign, Assign, AugAssign, Expr, Expression, Load, Module, Name
 from _imp import source_hash
 
 ONLY_AST, TOP_LEVEL_AWAIT = 0x400, 0x2000
@@ -64,14 +63,15 @@ def publish_all(linecache):
 def compile_cell(code, filename):
     """A list of (code object, does its value count as the cell's result)."""
     parts = _cut(code, filename)
-    return compile_tree(code, filename) if parts is None else parts
+    if parts is None:
+        from cob import tree
+
+        parts = tree.compile_cell(code, filename)
+    return parts
 
 
-def _flags():
-    return TOP_LEVEL_AWAIT | future_flags
-
-
-def _compile(source, filename, mode):
+def compile_part(source, filename, mode):
+    """Compile with top-level await and the ``__future__`` imports of earlier cells."""
     global future_flags
     compiled = compile(source, filename, mode, TOP_LEVEL_AWAIT | future_flags, True)
     future_flags |= compiled.co_flags & FUTURES
@@ -94,14 +94,14 @@ def _cut(code, filename):
     flags_before = future_flags
     last = code[start:]
     try:
-        parts = [(_compile(code[:start], filename, "exec"), False)] if start else []
+        parts = [(compile_part(code[:start], filename, "exec"), False)] if start else []
         last = "\n" * code.count("\n", 0, start) + last if start else last
         try:
-            parts.append((_compile(last, filename, "eval"), True))
+            parts.append((compile_part(last, filename, "eval"), True))
         except SyntaxError:
             if ";" in last:
                 raise
-            parts.append((_compile(last, filename, "exec"), False))
+            parts.append((compile_part(last, filename, "exec"), False))
     except (SyntaxError, ValueError, OverflowError):
         _restore(flags_before)
         return None
@@ -111,69 +111,3 @@ def _cut(code, filename):
 def _restore(flags):
     global future_flags
     future_flags = flags
-
-
-def compile_tree(code, filename, interactivity="last_expr", transform=None):
-    """The same through the syntax tree: exact for every cell, and the place for AST transformers."""
-    tree = compile(code, filename, "exec", ONLY_AST | _flags(), True)
-    if transform is not None:
-        tree = transform(tree)
-    body = tree.body
-    shown = _shown(body, interactivity)
-    if shown and interactivity in ("last_expr", "last") and _ends_quietly(code, shown[-1]):
-        shown = []
-    parts, plain = [], []
-    for node in body:
-        if node in shown:
-            if plain:
-                parts.append((_compile(_module(plain, tree), filename, "exec"), False))
-                plain = []
-            parts.append((_compile(Expression(node.value), filename, "eval"), True))
-        else:
-            plain.append(node)
-    if plain:
-        parts.append((_compile(_module(plain, tree), filename, "exec"), False))
-    return parts
-
-
-def _module(body, tree):
-    return Module(body, tree.type_ignores)
-
-
-def _shown(body, interactivity):
-    """The statements whose value is displayed (IPython's ``ast_node_interactivity``)."""
-    if not body or interactivity == "none":
-        return []
-    if interactivity == "all":
-        return [node for node in body if isinstance(node, Expr)]
-    if interactivity == "last_expr_or_assign":
-        target = _target(body[-1])
-        if target is not None:
-            body.append(_again(target, body[-1]))
-    return [body[-1]] if isinstance(body[-1], Expr) else []
-
-
-def _target(node):
-    if isinstance(node, Assign):
-        target = node.targets[0]
-    elif isinstance(node, (AugAssign, AnnAssign)):
-        target = node.target
-    else:
-        return None
-    return target.id if isinstance(target, Name) else None
-
-
-def _again(name, node):
-    where = {key: getattr(node, key) for key in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
-    return Expr(Name(name, Load(), **where), **where)
-
-
-def _ends_quietly(code, node):
-    """Whether a ``;`` after the last expression asks for silence."""
-    if ";" not in code:
-        return False
-    lines = code.split("\n")
-    if node.end_lineno > len(lines):
-        return False
-    rest = lines[node.end_lineno - 1].encode("utf-8", "surrogatepass")[node.end_col_offset:]
-    return rest.lstrip(b" \t\f\r)").startswith(b";")

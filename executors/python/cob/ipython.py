@@ -114,7 +114,9 @@ def compile_cell(code, filename):
         code = transform(code, filename)
     if interactivity == "last_expr" and not transformers:
         return cells.compile_cell(code, filename) if changed else None
-    return cells.compile_tree(code, filename, interactivity, shell.transform_ast if transformers else None)
+    from cob import tree
+
+    return tree.compile_cell(code, filename, interactivity, shell.transform_ast if transformers else None)
 
 
 def transform(code, filename):

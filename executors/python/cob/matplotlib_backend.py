@@ -28,10 +28,7 @@ class FigureCanvas(FigureCanvasAgg):
 
 
 def new_figure_manager_given_figure(number, figure):
-    manager = FigureManager(FigureCanvas(figure), number)
-    if pyplot.isinteractive():
-        Gcf.set_active(manager)
-    return manager
+    return FigureManager(FigureCanvas(figure), number)
 
 
 def show(*args, **kwargs):

@@ -6,9 +6,12 @@ inside of strings, comments and expressions never matter, and Python that
 compiles is never changed.
 """
 
+import re
 import sys
 
 from cob import cells, engine
+INLINE = re.compile(r"^%(?:matplotlib(?:[ \t]+inline)?|config[ \t]+InlineBackend\..*)[ \t]*$", re.MULTILINE)
+
 
 def automagic(code, word, filename):
     """The code objects of a one-line magic that was written without its ``%``, else None."""
@@ -69,6 +72,12 @@ def _without_ipython(code, filename, error):
                          f"{text.count('?')})", filename, "exec"), False)]
     if code[:1] in " \t":
         return cells.compile_cell(dedented(code), filename)
+    if INLINE.search(code):  # the wish of so many notebooks is granted anyway
+        without = INLINE.sub("pass", code)
+        try:
+            return cells.compile_cell(without, filename)
+        except SyntaxError as other:
+            code, error = without, other
     line = _special_line(code, error)
     if line is not None:
         missing = SyntaxError("magics and shell escapes need IPython; pip install ipython")
