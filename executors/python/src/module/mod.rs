@@ -7,6 +7,7 @@ mod executor;
 mod frames;
 mod gil;
 mod origin;
+mod print;
 mod signal;
 mod sources;
 mod streams;
@@ -38,6 +39,8 @@ mod _cob {
     use super::frames::{call, clear_output, comm, display, error, log, result};
     #[pymodule_export]
     use super::origin::{origin, parent, running, set_origin_var};
+    #[pymodule_export]
+    use super::print::{print, set_streams};
     #[pymodule_export]
     use super::streams::{stderr_write, stdout_write};
     #[pymodule_export]
