@@ -90,7 +90,7 @@ def _is_group(error):
 
 def _chain(error):
     """The exceptions that led to this one, oldest first, each with the words that link it."""
-    found, seen, link = [], set(), ""
+    found, seen = [], set()
     while error is not None and id(error) not in seen and len(found) < CHAIN_MAX:
         seen.add(id(error))
         if error.__cause__ is not None:

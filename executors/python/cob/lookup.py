@@ -128,7 +128,8 @@ def members(value, prefix):
 def _member_kind(value, name):
     if isinstance(value, types.ModuleType):
         return kind(vars(value).get(name))
-    for base in (value, *type.__dict__["__mro__"].__get__(value)) if isinstance(value, type) else type(value).__mro__:
+    bases = value.__mro__ if isinstance(value, type) else type(value).__mro__
+    for base in bases:
         members = getattr(base, "__dict__", {})
         if name in members:
             member = members[name]
@@ -156,7 +157,8 @@ def kind(value):
         return "property"
     functions = (
         types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MethodDescriptorType,
-        types.WrapperDescriptorType, types.MethodWrapperType, types.ClassMethodDescriptorType, staticmethod, classmethod,
+        types.WrapperDescriptorType, types.MethodWrapperType, types.ClassMethodDescriptorType,
+        staticmethod, classmethod,
     )
     return "function" if isinstance(value, functions) else "instance"
 

@@ -85,14 +85,15 @@ def leave():
 def run(coroutine):
     """Run the coroutine of a cell to its end."""
     if _asyncio is None:
-        import asyncio  # the hook after the import calls install()
+        import asyncio  # noqa: F401  (the hook after the import calls install)
     if _loop is None:
         enter()
     task = _loop.create_task(coroutine)
     try:
         return _loop.run_until_complete(task)
     except BaseException as error:
-        raise error.with_traceback(_drain(task) or error.__traceback__)
+        error.__traceback__ = _drain(task) or error.__traceback__
+        raise
 
 
 def _drain(task):
