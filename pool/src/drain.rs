@@ -1,9 +1,10 @@
 //! One output pipe of a worker: bytes to chunks.
 //!
 //! The first bytes after silence are given [`FIRST_LOOK_MS`] to become a whole line. While a program goes on to
-//! print in small pieces the pipe is left alone for [`STREAM_COALESCE_MS`] between looks: it has room for that, and
-//! neither side wakes for every line. Large pieces are taken as they come. A frame never waits for any of this:
-//! it says how far the pipe has to be read, and that is read at once.
+//! print, the pipe is emptied and then left alone for up to [`STREAM_COALESCE_MS`]: as long as the program, at its
+//! present rate, does not fill it. So neither side wakes for every line, and no writer has to wait for a reader
+//! that naps. A frame never waits for any of this: it says how far the pipe has to be read, and that is read at
+//! once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cob_protocol::frame::StreamName;
-use cob_protocol::limits::{STREAM_COALESCE_MS, STREAM_EVENT_BYTES_MAX};
+use cob_protocol::limits::{OUTPUT_PIPE_BYTES, STREAM_COALESCE_MS, STREAM_EVENT_BYTES_MAX};
 use cob_protocol::page::Page;
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -47,10 +48,11 @@ pub(crate) struct Drain {
     chunks: VecDeque<Bytes>,
     /// Bytes given out since the worker started.
     emitted: u64,
-    /// Until then a large chunk counts as recent, and small ones are not waited for.
-    bulk_until: Instant,
     /// Until then the program counts as printing.
     active_until: Instant,
+    /// Bytes taken since the present measurement of the rate began.
+    measured_bytes: usize,
+    measured_since: Instant,
 }
 
 impl Drain {
@@ -62,8 +64,9 @@ impl Drain {
             scratch: vec![0; READ_BYTES],
             chunks: VecDeque::new(),
             emitted: 0,
-            bulk_until: Instant::now(),
             active_until: Instant::now(),
+            measured_bytes: 0,
+            measured_since: Instant::now(),
         })
     }
 
@@ -79,6 +82,8 @@ impl Drain {
             if now < self.active_until {
                 return Ok(());
             }
+            self.measured_bytes = 0;
+            self.measured_since = now;
             self.nap(now + Duration::from_millis(FIRST_LOOK_MS));
         }
         match &self.watch {
@@ -89,19 +94,31 @@ impl Drain {
     }
 
     /// Looks once and decides how to wait for more.
-    pub(crate) fn take(&mut self, page: Page<'_>) -> io::Result<usize> {
+    pub(crate) fn take(&mut self, page: Page<'_>) -> io::Result<()> {
         let count = self.read(page, READ_BYTES)?;
         let now = Instant::now();
-        let pause = Duration::from_millis(STREAM_COALESCE_MS);
+        self.measured_bytes += count;
         if count > 0 {
-            self.active_until = now + 2 * pause;
+            self.active_until = now + 2 * Duration::from_millis(STREAM_COALESCE_MS);
         }
-        if count >= STREAM_EVENT_BYTES_MAX {
-            self.bulk_until = now + pause;
-        } else if count > 0 && now >= self.bulk_until {
+        // A full read leaves more behind; it is taken first.
+        if (1..READ_BYTES).contains(&count)
+            && let Some(pause) = self.pause(now)
+        {
+            self.measured_bytes = 0;
+            self.measured_since = now;
             self.nap(now + pause);
         }
-        Ok(count)
+        Ok(())
+    }
+
+    /// How long the pipe may be left alone, if it is worth a nap: until it is half full at the present rate.
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        let elapsed = now.saturating_duration_since(self.measured_since).as_secs_f64();
+        let rate = self.measured_bytes as f64 / elapsed.max(1e-4);
+        let milliseconds = (OUTPUT_PIPE_BYTES / 2) as f64 / rate * 1e3;
+        let milliseconds = milliseconds.min(STREAM_COALESCE_MS as f64) as u64;
+        (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
     }
 
     /// Takes up to `bytes_max` that lie in the pipe now; 0 when there is nothing.

@@ -28,7 +28,8 @@ impl Session {
         self.open(&request, promise).await;
         let buffers = request.message.buffers.clone();
         let running = Box::new(Running { request, promise, cell: None, error: None, question: None });
-        self.hand_over(running, comm.into(), buffers).await;
+        let sent = self.send(comm.into(), buffers);
+        self.begun(running, sent).await;
     }
 
     pub(crate) fn open_comm(&mut self, comm_id: &str, target: &str) {

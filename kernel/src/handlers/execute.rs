@@ -33,12 +33,14 @@ impl Session {
             parent: request.parent(),
         };
         self.open(&request, promise).await;
+        // The worker starts while the broadcast is being written; what it says is not heard before that is done.
+        let sent = self.send(frame.into(), vec![Bytes::from(body.code.clone())]);
         if !cell.silent {
             let input = ExecuteInput { code: &body.code, execution_count: cell.count };
             self.publish("execute_input", request.parent(), &input);
         }
         let running = Box::new(Running { request, promise, cell: Some(cell), error: None, question: None });
-        self.hand_over(running, frame.into(), vec![Bytes::from(body.code)]).await;
+        self.begun(running, sent).await;
     }
 
     /// Busy, and the place that output will belong to.
@@ -50,14 +52,9 @@ impl Session {
         }
     }
 
-    /// Gives work to the worker; what cannot be sent fails there and then.
-    pub(crate) async fn hand_over(
-        &mut self,
-        mut running: Box<Running>,
-        frame: cob_protocol::frame::Frame,
-        payloads: Vec<Bytes>,
-    ) {
-        match self.send(frame, payloads) {
+    /// The worker has the work; what could not be sent fails there and then.
+    pub(crate) async fn begun(&mut self, mut running: Box<Running>, sent: Result<(), String>) {
+        match sent {
             Ok(()) => self.current = Some(Current::Run(running)),
             Err(why) => {
                 let error = ErrorText::coded(ErrorCode::RequestTooLarge, why);
