@@ -39,8 +39,11 @@ storing = False
 value = failure = None
 
 
-def start(options_json):
-    """Prepare the session; returns the language info of kernel_info_reply and the banner."""
+def start(options_json, in_folder):
+    """Prepare the session; returns the language info of kernel_info_reply and the banner.
+
+    ``in_folder``: modules of the working folder can be imported, unless a script brings its own.
+    """
     global namespace
     from cob import imports, stdio
 
@@ -65,6 +68,12 @@ def start(options_json):
             from cob import profile
 
             profile.apply()
+    if in_folder:
+        sys.path.insert(0, "")
+    if len(options_json) > 2:
+        from cob import script
+
+        script.prepare(options_json)
     return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
 
 

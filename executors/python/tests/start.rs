@@ -123,8 +123,11 @@ fn a_worker_that_prints_without_a_host_ends() {
 fn the_python_half_can_be_read_from_a_folder_and_its_failure_is_told() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("__init__.py"), "").unwrap();
-    fs::write(folder.path().join("engine.py"), "def start(options):\n    raise RuntimeError('no way')\n")
-        .unwrap();
+    fs::write(
+        folder.path().join("engine.py"),
+        "def start(options, in_folder):\n    raise RuntimeError('no way')\n",
+    )
+    .unwrap();
     for python in pythons() {
         let start = Start { python: &python, sources: Some(folder.path()), ..Start::default() };
         let mut host = Host::spawn(&start);
@@ -138,7 +141,7 @@ fn the_python_half_can_be_read_from_a_folder_and_its_failure_is_told() {
 #[test]
 fn an_exception_of_the_engine_is_an_outcome_and_not_the_end() {
     const ENGINE: &str = "
-def start(options): return '{}', ''
+def start(options, in_folder): return '{}', ''
 def execute(code, *rest):
     if code == 'interrupt': raise KeyboardInterrupt
     if code == 'status': return 'fine', '{}', '[]'

@@ -67,7 +67,11 @@ impl Session {
     }
 
     /// The worker says that an execution ended: its reply is composed, and its promise settled with it.
-    pub(crate) async fn settle(&mut self, running: Box<Running>, status: DoneStatus, done: &Done) {
+    pub(crate) async fn settle(&mut self, mut running: Box<Running>, status: DoneStatus, done: &Done) {
+        // An error that was shown need not be how the cell ended: `%tb` shows one, an Output widget catches one.
+        if status == DoneStatus::Ok {
+            running.error = None;
+        }
         let (state, reply) = match &running.error {
             None => {
                 let reply = ExecuteReply {

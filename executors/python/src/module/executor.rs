@@ -48,11 +48,8 @@ impl<'py> PythonExecutor<'py> {
     fn try_start(&mut self, hello: &Hello) -> PyResult<Introduction> {
         let engine = self.py.import("cob.engine")?;
         let (language_info, banner): (String, String) =
-            engine.call_method1("start", (hello.options.as_str(),))?.extract()?;
+            engine.call_method1("start", (hello.options.as_str(), self.in_folder))?.extract()?;
         self.engine = Some(engine);
-        if self.in_folder {
-            self.py.import("sys")?.getattr("path")?.call_method1("insert", (0, ""))?;
-        }
         Ok(Introduction { language_info: json(language_info)?, banner })
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use cob_protocol::frame::StreamName;
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -13,19 +14,23 @@ use super::{origin, worker};
 /// Writes text to standard output; returns its length.
 #[pyfunction]
 #[pyo3(signature = (text, /))]
-pub(super) fn stdout_write(text: &Bound<'_, PyString>) -> PyResult<usize> {
+pub(super) fn stdout_write(text: &Bound<'_, PyAny>) -> PyResult<usize> {
     write(StreamName::Stdout, text)
 }
 
 /// Writes text to standard error; returns its length.
 #[pyfunction]
 #[pyo3(signature = (text, /))]
-pub(super) fn stderr_write(text: &Bound<'_, PyString>) -> PyResult<usize> {
+pub(super) fn stderr_write(text: &Bound<'_, PyAny>) -> PyResult<usize> {
     write(StreamName::Stderr, text)
 }
 
-fn write(stream: StreamName, text: &Bound<'_, PyString>) -> PyResult<usize> {
+fn write(stream: StreamName, text: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = text.py();
+    let Ok(text) = text.cast::<PyString>() else {
+        let kind = text.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("write() argument must be str, not {kind}")));
+    };
     let characters = text.len()?;
     if characters > 0 {
         let utf8 = to_utf8(text)?;
