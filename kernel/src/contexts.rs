@@ -49,37 +49,51 @@ pub(crate) struct Budget {
 }
 
 /// What is to be done with a piece of text.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Broadcast it.
-    Pass(String),
-    /// It waits in the tail.
-    Held,
-    /// It waits in the tail, and for the first time something was dropped.
-    HeldFirstDrop,
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Admission {
+    /// Broadcast this; the rest waits in the tail.
+    pub(crate) pass: String,
+    /// For the first time something was dropped.
+    pub(crate) is_first_drop: bool,
+    /// Something waits in the tail.
+    pub(crate) is_held: bool,
 }
 
+/// What is broadcast as it comes.
+const HEAD_BYTES: usize = OUTPUT_KEPT_BYTES_MAX - OUTPUT_TAIL_BYTES;
+
 impl Budget {
-    pub(crate) fn admit(&mut self, stream: StreamName, text: String) -> Admission {
+    pub(crate) fn admit(&mut self, stream: StreamName, mut text: String) -> Admission {
         self.written += text.len() as u64;
-        if self.head + text.len() <= OUTPUT_KEPT_BYTES_MAX - OUTPUT_TAIL_BYTES && self.tail.is_empty() {
-            self.head += text.len();
-            return Admission::Pass(text);
+        let room = text.floor_char_boundary(HEAD_BYTES - self.head);
+        let rest = text.split_off(room);
+        self.head += text.len();
+        if rest.is_empty() {
+            return Admission { pass: text, ..Admission::default() };
         }
-        self.tail_bytes += text.len();
-        self.tail.push_back((stream, text));
+        // Less than one character of room is none.
+        self.head = HEAD_BYTES;
+        self.tail_bytes += rest.len();
+        self.tail.push_back((stream, rest));
         let nothing_dropped = self.dropped == 0;
-        while self.tail_bytes > OUTPUT_TAIL_BYTES && self.tail.len() > 1 {
-            let Some((_, oldest)) = self.tail.pop_front() else { break };
-            self.tail_bytes -= oldest.len();
-            self.dropped += oldest.len() as u64;
+        while self.tail_bytes > OUTPUT_TAIL_BYTES
+            && let Some((_, oldest)) = self.tail.front_mut()
+        {
+            let cut = oldest.ceil_char_boundary(self.tail_bytes - OUTPUT_TAIL_BYTES);
+            oldest.drain(..cut);
+            let is_gone = oldest.is_empty();
+            self.tail_bytes -= cut;
+            self.dropped += cut as u64;
+            if is_gone {
+                self.tail.pop_front();
+            }
         }
-        if nothing_dropped && self.dropped > 0 { Admission::HeldFirstDrop } else { Admission::Held }
+        Admission { pass: text, is_first_drop: nothing_dropped && self.dropped > 0, is_held: true }
     }
 
     /// The end of the text, when there will be no more.
     pub(crate) fn take_tail(&mut self) -> VecDeque<(StreamName, String)> {
-        self.head += std::mem::take(&mut self.tail_bytes);
+        self.tail_bytes = 0;
         std::mem::take(&mut self.tail)
     }
 }
@@ -127,38 +141,38 @@ mod tests {
 
     const OUT: StreamName = StreamName::Stdout;
 
-    #[test]
-    fn output_up_to_the_limit_passes_untouched() {
-        let mut budget = Budget::default();
-        let piece = 64 * 1024;
-        let mut passed = 0;
-        for _ in 0..OUTPUT_KEPT_BYTES_MAX / piece {
-            match budget.admit(OUT, "x".repeat(piece)) {
-                Admission::Pass(text) => passed += text.len(),
-                Admission::Held => {}
-                Admission::HeldFirstDrop => panic!("dropped within the limit"),
-            }
+    /// Writes `pieces` of `bytes` bytes; returns what passed, the tail, and how often a first drop was reported.
+    fn print(budget: &mut Budget, pieces: usize, text: &str) -> (usize, usize, usize) {
+        let (mut passed, mut first_drops) = (0, 0);
+        for _ in 0..pieces {
+            let admission = budget.admit(OUT, text.to_owned());
+            passed += admission.pass.len();
+            first_drops += usize::from(admission.is_first_drop);
         }
-        passed += budget.take_tail().iter().map(|(_, text)| text.len()).sum::<usize>();
-        assert_eq!((passed, budget.dropped), (OUTPUT_KEPT_BYTES_MAX, 0));
+        (passed, budget.take_tail().iter().map(|(_, text)| text.len()).sum(), first_drops)
+    }
+
+    #[test]
+    fn output_up_to_the_limit_passes_untouched_however_it_is_cut() {
+        for bytes in [1 << 16, (1 << 16) - 77, 1 << 20] {
+            let mut budget = Budget::default();
+            let pieces = OUTPUT_KEPT_BYTES_MAX / bytes;
+            let (passed, tail, first_drops) = print(&mut budget, pieces, &"x".repeat(bytes));
+            assert_eq!((passed + tail, budget.dropped, first_drops), (pieces * bytes, 0, 0));
+        }
     }
 
     #[test]
     fn r03_beyond_the_limit_head_and_tail_are_kept_and_the_rest_is_counted() {
-        let mut budget = Budget::default();
-        let (mut passed, mut first_drops) = (0u64, 0);
-        for i in 0..3000 {
-            match budget.admit(OUT, format!("{i:<32768}{:32768}", "")) {
-                Admission::Pass(text) => passed += text.len() as u64,
-                Admission::Held => {}
-                Admission::HeldFirstDrop => first_drops += 1,
-            }
+        for text in ["x".repeat(65_536), "é€".repeat(9_999), "x".repeat(1 << 20)] {
+            let mut budget = Budget::default();
+            let (passed, tail, first_drops) =
+                print(&mut budget, OUTPUT_KEPT_BYTES_MAX / text.len() * 2, &text);
+            assert_eq!(budget.written, (passed + tail) as u64 + budget.dropped);
+            // A character is not cut in two.
+            assert!((OUTPUT_KEPT_BYTES_MAX - 8..=OUTPUT_KEPT_BYTES_MAX).contains(&(passed + tail)));
+            assert_eq!(first_drops, 1);
         }
-        let tail = budget.take_tail();
-        let kept = passed + tail.iter().map(|(_, text)| text.len() as u64).sum::<u64>();
-        assert!(tail.back().unwrap().1.starts_with("2999 "));
-        assert_eq!(budget.written, kept + budget.dropped);
-        assert_eq!((budget.written, first_drops), (3000 * 65536, 1));
     }
 
     #[test]

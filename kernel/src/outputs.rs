@@ -20,7 +20,6 @@ use cob_protocol::limits::{OUTPUT_KEPT_BYTES_MAX, OUTPUT_TAIL_BYTES};
 use cob_protocol::message::Outgoing;
 use serde::Serialize;
 
-use crate::contexts::Admission;
 use crate::session::{Current, Running, Session};
 
 /// What a worker must not send.
@@ -123,22 +122,22 @@ impl Session {
         }
         let is_running = matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == execution);
         let Some(context) = self.contexts.get_mut(execution) else { return };
-        match context.budget.admit(name, text) {
-            Admission::Pass(text) => self.emit(execution, Event::Stream { name, text }).await,
-            Admission::HeldFirstDrop => {
-                let text = format!(
-                    "\n[output limit of {} MiB reached: what follows is counted, and its last {} KiB shown at the end]\n",
-                    OUTPUT_KEPT_BYTES_MAX >> 20,
-                    OUTPUT_TAIL_BYTES >> 10,
-                );
-                self.emit(execution, Event::Stream { name: StreamName::Stderr, text }).await;
-            }
+        let admission = context.budget.admit(name, text);
+        if admission.is_held && !is_running {
             // Late output has no end at which a tail could be shown.
-            Admission::Held if !is_running => {
-                let lost: u64 = context.budget.take_tail().iter().map(|(_, text)| text.len() as u64).sum();
-                context.budget.dropped += lost;
-            }
-            Admission::Held => {}
+            let lost: u64 = context.budget.take_tail().iter().map(|(_, text)| text.len() as u64).sum();
+            context.budget.dropped += lost;
+        }
+        if !admission.pass.is_empty() {
+            self.emit(execution, Event::Stream { name, text: admission.pass }).await;
+        }
+        if admission.is_first_drop {
+            let text = format!(
+                "\n[output limit of {} MiB reached: what follows is counted, and its last {} KiB shown at the end]\n",
+                OUTPUT_KEPT_BYTES_MAX >> 20,
+                OUTPUT_TAIL_BYTES >> 10,
+            );
+            self.emit(execution, Event::Stream { name: StreamName::Stderr, text }).await;
         }
     }
 

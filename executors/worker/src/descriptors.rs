@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use cob_protocol::handshake::{FRAME_FD, IMAGE_FD, PAGE_FD};
-use rustix::io::fcntl_dupfd_cloexec;
+use cob_protocol::handshake::{FRAME_FD, IMAGE_FD, LIFELINE_FD, PAGE_FD};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 /// No private descriptor is below this number.
 pub const PRIVATE_FD_MIN: RawFd = 64;
@@ -35,6 +35,9 @@ impl Descriptors {
     /// When the process was not started by the contract: a descriptor is missing.
     pub fn take() -> io::Result<Self> {
         let _ = take_over(IMAGE_FD);
+        // It stays where it is, since it must stay open for life, but is not for the programs that code starts. A
+        // host without lifelines has not opened it.
+        let _ = fcntl_setfd(standard(LIFELINE_FD), FdFlags::CLOEXEC);
         Ok(Self {
             socket: duplicate(take_over(FRAME_FD)?)?,
             page: duplicate(take_over(PAGE_FD)?)?,
