@@ -3,6 +3,8 @@ import uuid
 
 import pytest
 
+from support.outputs import Outputs
+
 
 def comms(kernel, **content):
     return kernel.ask("comm_info_request", content)["comms"]
@@ -19,6 +21,10 @@ def send_to_comm(kernel, comm_id, data, buffers=(), msg_type="comm_msg"):
     request = kernel.client.send("shell", msg_type, {"comm_id": comm_id, "data": data}, buffers=buffers)
     kernel.client.until(lambda: kernel.client.is_idle(request))
     return request
+
+
+def printed(kernel, request):
+    return Outputs(kernel.client.messages(request, "iopub")).text("stdout")
 
 
 ECHO = """
@@ -56,13 +62,13 @@ def test_a_registered_target_talks_to_the_front_end(rich):
     comm_id, request = open_from_front_end(rich, "echo", {"a": 1})
     [hello] = rich.client.messages(request, "iopub", ("comm_msg",))
     assert hello.content == {"comm_id": comm_id, "data": {"hello": 1}}
-    assert rich.client.messages(request, "iopub", ("stream",))[0].content["text"] == "opened with {'a': 1}\n"
+    assert printed(rich, request) == "opened with {'a': 1}\n"
     assert comms(rich)[comm_id]["target_name"] == "echo"
     request = send_to_comm(rich, comm_id, {"x": [1]})
     [echoed] = rich.client.messages(request, "iopub", ("comm_msg",))
     assert echoed.content["data"] == {"echo": {"x": [1]}}
     request = send_to_comm(rich, comm_id, {}, msg_type="comm_close")
-    assert rich.client.messages(request, "iopub", ("stream",))[0].content["text"] == "closed\n"
+    assert printed(rich, request) == "closed\n"
     assert comm_id not in comms(rich)
 
 
@@ -130,8 +136,7 @@ def test_the_front_end_moves_a_slider(rich):
     update = {"method": "update", "state": {"value": 42}, "buffer_paths": []}
     request = send_to_comm(rich, ids["IntSliderModel"], update)
     assert rich.run("slider.value").ok().result == "42"
-    [printed] = rich.client.messages(request, "iopub", ("stream",))
-    assert printed.content["text"] == "moved to 42\n"
+    assert printed(rich, request) == "moved to 42\n"
 
 
 def test_the_kernel_moves_a_slider(rich):
@@ -144,7 +149,7 @@ def test_the_kernel_moves_a_slider(rich):
 def test_a_button_calls_back(rich):
     _, ids = open_widget(rich, "import ipywidgets\nbutton = ipywidgets.Button()\nbutton.on_click(lambda b: print('clicked'))")
     request = send_to_comm(rich, ids["ButtonModel"], {"method": "custom", "content": {"event": "click"}})
-    assert rich.client.messages(request, "iopub", ("stream",))[0].content["text"] == "clicked\n"
+    assert printed(rich, request) == "clicked\n"
 
 
 def test_an_error_in_a_callback_is_shown_and_harmless(rich):
@@ -167,7 +172,7 @@ def test_interact_runs_the_function_at_once_and_on_change(rich):
     run, ids = open_widget(rich, "from ipywidgets import interact\n@interact(n=(0, 10))\ndef square(n=3):\n    print('square', n * n)")
     assert "square 9\n" in run.stdout
     request = send_to_comm(rich, ids["IntSliderModel"], {"method": "update", "state": {"value": 4}, "buffer_paths": []})
-    assert "square 16\n" in str("".join(m.content["text"] for m in rich.client.messages(request, "iopub", ("stream",))))
+    assert "square 16\n" in printed(rich, request)
 
 
 def test_closing_a_widget_closes_its_comm(rich):

@@ -63,7 +63,7 @@ def test_status_of_control_does_not_claim_the_cell_is_done(kernel):
     run.wait()
 
 
-@pytest.mark.parametrize("beat", [b"ping", b"", b"\x00\xff" * 10, b"x" * 100_000])
+@pytest.mark.parametrize("beat", [b"ping", b"", b"\x00\xff" * 10, b"x" * 200])
 def test_the_heart_echoes_what_it_got(kernel, beat):
     heart = kernel.client.socket(zmq.REQ, "hb")
     heart.send(beat)

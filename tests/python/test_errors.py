@@ -3,12 +3,14 @@ import re
 
 import pytest
 
+from support.outputs import without_colour
+
 
 def text_of(run):
     """The traceback without colours."""
     assert run.status == "error", run.reply
     assert run.reply["traceback"] == run.error["traceback"]
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(run.error["traceback"]))
+    return without_colour("\n".join(run.error["traceback"]))
 
 
 def test_a_traceback_names_cell_and_line_and_shows_the_source(kernel):

@@ -151,7 +151,8 @@ def test_children_of_an_interrupted_cell_are_interrupted_too(kernel):
                          "print('ready', flush=True)\nchild.wait()").printed("ready\n")
     kernel.interrupt()
     run.wait()
-    assert kernel.run("child.wait(60)").ok().result == "-2"
+    # Popen says 0 if the interrupt came between the end of the child and the note that wait() makes of it.
+    assert kernel.run("child.wait(60)").ok().result in ("-2", "0")
 
 
 def test_an_interrupted_await_does_not_go_on_later(kernel):

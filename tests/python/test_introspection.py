@@ -1,7 +1,7 @@
 """Completion, inspection, is_complete and history."""
-import re
-
 import pytest
+
+from support.outputs import without_colour
 
 
 def complete(kernel, code, cursor=None):
@@ -115,7 +115,7 @@ def test_inspection_shows_signature_and_docstring(kernel):
     kernel.run("def documented(alpha, beta=2):\n    '''The docstring of it.'''\n    return alpha  # body").ok()
     reply = inspect(kernel, "documented")
     assert reply["found"]
-    text = re.sub(r"\x1b\[[0-9;]*m", "", reply["data"]["text/plain"])
+    text = without_colour(reply["data"]["text/plain"])
     assert "alpha, beta=2" in text and "The docstring of it." in text
 
 

@@ -14,13 +14,14 @@ from nbclient.exceptions import CellExecutionError
 
 from support import target
 from support.kernel import spec_manager
+from support.outputs import without_colour
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
 def text(value):
     """Colours, carriage returns and addresses are not what these tests are about."""
-    return re.sub(r"0x[0-9a-f]+", "0x…", re.sub(r"\x1b\[[0-9;]*m", "", value).replace("\r", ""))
+    return re.sub(r"0x[0-9a-f]+", "0x…", without_colour(value).replace("\r", ""))
 
 
 def shown(cell):

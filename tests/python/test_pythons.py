@@ -2,6 +2,7 @@
 import pytest
 
 from support import target
+from support.outputs import without_colour
 
 NAMES = ("py310", "py311", "py312", "py313", "system")
 
@@ -30,7 +31,7 @@ def test_results_prints_and_errors(python):
     run = python.run("print('printed')\n6 * 7").ok()
     assert run.outputs.plain() == [("stdout", "printed\n"), ("execute_result", "42")]
     assert python.run("1/0").reply["ename"] == "ZeroDivisionError"
-    assert "Cell In[" in "".join(python.run("def f(): g()\nf()").error["traceback"])
+    assert "Cell In[" in without_colour("".join(python.run("def f(): g()\nf()").error["traceback"]))
 
 
 def test_order_of_prints_c_output_and_children(python):

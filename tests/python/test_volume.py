@@ -64,9 +64,9 @@ def test_two_thousand_pipelined_cells_are_all_answered_in_order(kernel):
     mine = {run.id for run in runs}
     order = [m.parent_id for m in kernel.client.messages(channel="shell") if m.parent_id in mine]
     assert order == [run.id for run in runs]
-    outputs = [(m.type, m.content.get("text") or m.content["data"]["text/plain"]) for m in kernel.client.messages(channel="iopub",
-               types=("stream", "execute_result")) if m.parent_id in mine]
-    assert outputs == [out for n in range(2000) for out in (("stream", f"{n}\n"), ("execute_result", str(n)))]
+    outputs = [m for m in kernel.client.messages(channel="iopub") if m.parent_id in mine]
+    assert list(dict.fromkeys(m.parent_id for m in outputs)) == order
+    assert [run.outputs.plain() for run in runs] == [[("stdout", f"{n}\n"), ("execute_result", str(n))] for n in range(2000)]
 
 
 def test_large_buffers_to_the_kernel(rich):

@@ -1,4 +1,9 @@
 """The outputs of one execution, in order, as a reader would see them."""
+import re
+
+
+def without_colour(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 class Outputs:

@@ -157,7 +157,8 @@ REPLIES = {
     "complete_reply": Body(SHELL, {"matches": list_of(is_str), "cursor_start": is_int, "cursor_end": is_int,
                                    "metadata": is_dict}),
     "history_reply": Body(SHELL, {"history": is_history}),
-    "comm_info_reply": Body(SHELL, {"comms": lambda v: is_dict(v) and all(
+    "is_complete_reply": Body(SHELL),  # only when it failed: its statuses are its own
+    "comm_info_reply": Body(BOTH, {"comms": lambda v: is_dict(v) and all(
         is_dict(c) and is_str(c.get("target_name")) for c in v.values())}),
     "kernel_info_reply": Body(BOTH, {
         "protocol_version": is_version, "implementation": is_str, "implementation_version": is_str,
@@ -190,10 +191,12 @@ def check_message(message):
     expect(is_dict(message.content), f"content is not an object: {message.content!r}")
     if message.channel == "iopub" and message.type != "iopub_welcome":
         expect(message.identities, "an iopub message without a topic")
-    if message.type == "is_complete_reply":
+    if message.type == "is_complete_reply" and message.content.get("status") != "error":
         return _check_is_complete(message)
     body = {**IOPUB, **STDIN, **REPLIES}.get(message.type)
     expect(body is not None, f"unknown message type {message.type!r}")
+    if message.content.get("status") == "error" and message.channel in BOTH:
+        return _check_reply(message, body)  # the error may be that it was asked on the wrong channel
     expect(message.channel in body.channels, f"{message.type} on {message.channel}")
     if message.type == "usage_reply" or message.type == "debug_reply":
         return  # their content is not part of the specification

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::env::Envs;
 use crate::paths;
 use crate::shell::{self, Failure};
 use crate::tally::Tally;
@@ -22,10 +23,16 @@ pub(crate) fn build(release: bool) -> Result<(), Failure> {
     shell::run(&mut build)
 }
 
-/// Every Rust test of the workspace.
-pub(crate) fn test() -> Tally {
+/// Every Rust test of the workspace. Those that talk to pyzmq find it in the clients' Python; those of the worker
+/// run in every Python there is.
+pub(crate) fn test(envs: &Envs) -> Tally {
     let mut tally = Tally::default();
-    let outcome = shell::run_watched(&mut command(&["test", "--workspace", "--no-fail-fast"]), |line| {
+    let mut test = command(&["test", "--workspace", "--no-fail-fast"]);
+    test.env("COB_TEST_PYTHON", &envs.client);
+    if let Ok(pythons) = std::env::join_paths(envs.pythons.iter().filter_map(|(_, path)| path.as_ref())) {
+        test.env("COB_TEST_PYTHONS", pythons);
+    }
+    let outcome = shell::run_watched(&mut test, |line| {
         if let Some(summary) = Tally::from_cargo(line) {
             tally += summary;
         }

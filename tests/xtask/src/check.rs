@@ -1,7 +1,6 @@
 //! Formatting and lints. A step that passes counts nothing: it is not a test.
 
 use crate::cargo;
-use crate::paths;
 use crate::shell;
 use crate::tally::Tally;
 
@@ -15,16 +14,7 @@ const STEPS: &[&[&str]] = &[
 pub(crate) fn run() -> Tally {
     let mut tally = Tally::default();
     for step in STEPS {
-        if step.contains(&"module") && !has_module() {
-            continue;
-        }
         tally += Tally::default().with_outcome(shell::run(&mut cargo::command(step)));
     }
     tally
-}
-
-/// Whether the worker's module has been built into the workspace yet.
-fn has_module() -> bool {
-    let manifest = paths::root().join("executors/python/Cargo.toml");
-    std::fs::read_to_string(manifest).is_ok_and(|text| text.contains("\nmodule ="))
 }

@@ -48,7 +48,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Setup => env::set_up().map(|envs| println!("{envs}")),
         Task::Demo => demo::run(),
         Task::Check => check::run().into_result(),
-        Task::Rust => cargo::test().into_result(),
+        Task::Rust => cargo::test(&env::set_up()?).into_result(),
         Task::Python(options) => suite::run(&env::set_up()?, &options).into_result(),
         Task::Bench(arguments) => bench::run(&env::set_up()?, &arguments),
         Task::Test => test(),
@@ -62,7 +62,7 @@ fn test() -> Result<(), Failure> {
     match env::set_up() {
         Ok(envs) => {
             total += check::run();
-            total += cargo::test();
+            total += cargo::test(&envs);
             total += suite::run(&envs, &suite::Options::default());
         }
         Err(failure) => {
