@@ -1,0 +1,96 @@
+//! Several clients of one kernel.
+
+use cob_protocol::message::Channel;
+use cob_tests::kernel::{Setup, TestKernel};
+use serde_json::json;
+
+/// Waits until the test opens the gate, then goes on.
+pub(crate) const GATE: &str =
+    "import os\nos.mkfifo('gate')\nprint('waiting', flush=True)\nopen('gate').read()\n";
+
+fn open_gate(kernel: &TestKernel) {
+    std::fs::write(kernel.folder().join("cwd/gate"), "").unwrap();
+}
+
+#[tokio::test]
+async fn an_error_aborts_what_its_own_client_has_queued_and_nobody_elses() {
+    let (kernel, mut ours) = TestKernel::with_client().await;
+    let mut theirs = kernel.client().await;
+    let failing = ours.execute(&format!("{GATE}1 / 0")).await;
+    ours.printed(&failing, "waiting\n").await;
+    let (aborted, kept) = (ours.execute("'ours'").await, theirs.execute("'theirs'").await);
+    // Answered at once, and after what came before it was queued.
+    ours.ask(Channel::Shell, "kernel_info_request").await.ok();
+    theirs.ask(Channel::Shell, "kernel_info_request").await.ok();
+    open_gate(&kernel);
+    ours.finish(&failing).await.failed("ZeroDivisionError");
+    assert_eq!(ours.finish(&aborted).await.status(), "aborted");
+    assert_eq!(theirs.finish(&kept).await.ok().result(), "'theirs'");
+    assert_eq!(ours.run("'again'").await.ok().result(), "'again'");
+}
+
+#[tokio::test]
+async fn an_error_aborts_nothing_if_the_client_says_so() {
+    let (kernel, mut client) = TestKernel::with_client().await;
+    let content = json!({ "code": format!("{GATE}1 / 0"), "stop_on_error": false });
+    let failing = client.send(Channel::Shell, "execute_request", content).await;
+    client.printed(&failing, "waiting\n").await;
+    let kept = client.execute("'kept'").await;
+    client.ask(Channel::Shell, "kernel_info_request").await.ok();
+    open_gate(&kernel);
+    client.finish(&failing).await.failed("ZeroDivisionError");
+    assert_eq!(client.finish(&kept).await.ok().result(), "'kept'");
+}
+
+#[tokio::test]
+async fn c05_a_late_subscriber_is_welcomed_first_and_then_sees_the_rest() {
+    let (kernel, mut first) = TestKernel::with_client().await;
+    let cell = first.execute(&format!("{GATE}print('the rest')")).await;
+    first.printed(&cell, "waiting\n").await;
+    // Connecting checks that the welcome comes before everything else.
+    let mut late = kernel.client().await;
+    open_gate(&kernel);
+    late.printed(&cell, "the rest\n").await;
+    assert_eq!(first.finish(&cell).await.ok().stdout(), "waiting\nthe rest\n");
+    assert!(late.seen().iter().all(|seen| !seen.text("text").contains("waiting")));
+}
+
+#[tokio::test]
+async fn c05_subscribers_that_join_in_a_flood_are_welcomed_first() {
+    let (kernel, mut first) = TestKernel::with_client().await;
+    let cell = first.execute("print('on', flush=True)\nwhile True: print('x' * 70)").await;
+    first.printed(&cell, "on\n").await;
+    for _ in 0..5 {
+        let mut late = tokio::select! {
+            late = kernel.client() => late,
+            () = async { loop { first.next().await; } } => unreachable!("it goes on for ever"),
+        };
+        late.until(|seen| seen.parent == cell).await;
+    }
+    first.interrupt().await;
+    first.finish(&cell).await.failed("KeyboardInterrupt");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_is_the_one_that_is_asked() {
+    let (kernel, mut ours) = TestKernel::with_client().await;
+    let mut theirs = kernel.client().await;
+    let cell = ours.send(Channel::Shell, "execute_request", json!({ "code": "input('name? ')" })).await;
+    let question = ours.until(|seen| seen.msg_type == "input_request").await;
+    assert_eq!((question.parent.as_str(), question.text("prompt")), (cell.as_str(), "name? "));
+    // Answers of strangers do not count.
+    theirs.send(Channel::Stdin, "input_reply", json!({ "value": "theirs" })).await;
+    theirs.ask(Channel::Control, "kernel_info_request").await.ok();
+    ours.send(Channel::Stdin, "input_reply", json!({ "value": "ours" })).await;
+    assert_eq!(ours.finish(&cell).await.ok().result(), "'ours'");
+    assert!(theirs.seen().iter().all(|seen| seen.msg_type != "input_request"));
+}
+
+#[tokio::test]
+async fn a_kernel_on_ports_is_the_same_kernel() {
+    let kernel = Setup::new().tcp().start().await;
+    let mut client = kernel.client().await;
+    assert_eq!(client.run("print('text')\n6 * 7").await.ok().result(), "42");
+    let ports = client.ask(Channel::Shell, "connect_request").await.ok();
+    assert_eq!(ports.reply["iopub_port"], json!(kernel.file.iopub_port));
+}

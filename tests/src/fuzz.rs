@@ -1,0 +1,198 @@
+//! The parsers of outside bytes as functions of bytes: what the fuzz targets call, and the smoke test of a normal
+//! run. A target returns, whatever it is given; what it accepts must survive being written and read again.
+
+use bytes::{Bytes, BytesMut};
+use cob_clients::notebook::ConnectionFile;
+use cob_clients::zmtp::codec::{Caps, Decoder, Encoded, Item};
+use cob_clients::zmtp::command::Command;
+use cob_clients::zmtp::greeting::Greeting;
+use cob_protocol::codec::{FrameDecoder, encode};
+use cob_protocol::limits::MESSAGE_PARTS_MAX;
+use cob_protocol::message::Channel;
+use cob_protocol::registry::Request;
+use cob_protocol::signing::{ReplayWindow, Signer};
+use cob_protocol::wire;
+
+/// A parser, under the name of its fuzz target.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    ("frames", frames),
+    ("wire", wire),
+    ("greeting", greeting),
+    ("command", command),
+    ("zmtp", zmtp),
+    ("connection", connection),
+    ("request", request),
+];
+
+/// Frames of a worker, in pieces of a size that the first byte says, before and after the handshake.
+pub fn frames(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let mut decoder = FrameDecoder::new();
+    if first & 1 == 1 {
+        decoder.handshake_done();
+    }
+    for piece in rest.chunks(usize::from(first >> 1) + 1) {
+        decoder.push(piece);
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(envelope)) => {
+                    // Written again it may be larger: the header may have been packed more tightly than ours.
+                    let numbers = (envelope.sequence, envelope.acknowledged);
+                    let Ok(head) = encode(&envelope.frame, &envelope.payloads, numbers.0, numbers.1) else {
+                        continue;
+                    };
+                    let mut again = FrameDecoder::new();
+                    again.handshake_done();
+                    again.push(&head);
+                    envelope.payloads.iter().for_each(|payload| again.push(payload));
+                    assert_eq!(again.next_frame().ok().flatten(), Some(envelope));
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Multipart messages: a part ends at a byte 0xff, and `<` alone stands for the delimiter.
+pub fn wire(data: &[u8]) {
+    let part = |part: &[u8]| match part {
+        b"<" => Bytes::from_static(wire::DELIMITER),
+        other => Bytes::copy_from_slice(other),
+    };
+    let parts: Vec<Bytes> = data.split(|byte| *byte == 0xff).map(part).collect();
+    for key in [&b""[..], b"key"] {
+        let Ok(signer) = Signer::new("hmac-sha256", key) else { return };
+        if let Ok(message) = wire::parse(&parts, &signer, &mut ReplayWindow::default()) {
+            assert!(parts.len() <= MESSAGE_PARTS_MAX);
+            assert!(message.buffers.len() + 6 <= parts.len());
+        }
+    }
+}
+
+/// The first bytes of a connection: more of them never turn a refusal into a greeting.
+pub fn greeting(data: &[u8]) {
+    let mut refused = false;
+    for end in 0..=data.len().min(80) {
+        let outcome = Greeting::parse(data.get(..end).unwrap_or_default());
+        assert!(!(refused && outcome.is_ok()), "{data:?} was refused before byte {end}");
+        refused |= outcome.is_err();
+    }
+}
+
+/// Bodies of ZMTP commands.
+pub fn command(data: &[u8]) {
+    // A parser that returns has passed.
+    let _ = Command::parse(&Bytes::copy_from_slice(data));
+}
+
+/// A ZMTP stream after the greeting, in pieces of a size that the first byte says.
+pub fn zmtp(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let caps = if first & 1 == 1 { Caps::HANDSHAKE } else { Caps { message_bytes: 4096, ..Caps::default() } };
+    let mut decoder = Decoder::new(caps);
+    for piece in rest.chunks(usize::from(first >> 1) + 1) {
+        decoder.push(piece);
+        loop {
+            assert!(decoder.held() <= rest.len(), "more held than arrived");
+            match decoder.pull() {
+                Ok(Some(Item::Message(parts))) => {
+                    let mut again = Decoder::new(caps);
+                    again.push(&Encoded::message(&parts).to_vec());
+                    assert_eq!(again.pull(), Ok(Some(Item::Message(parts))));
+                }
+                Ok(Some(Item::Command(body))) => command(&body),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Connection files, and the addresses in them.
+pub fn connection(data: &[u8]) {
+    let Ok(file) = serde_json::from_slice::<ConnectionFile>(data) else { return };
+    for port in [file.shell_port, file.iopub_port, file.stdin_port, file.control_port, file.hb_port] {
+        if let Ok(endpoint) = file.endpoint(port) {
+            assert_eq!(endpoint.to_string().parse().ok(), Some(endpoint));
+        }
+    }
+    let _ = Signer::new(&file.signature_scheme, file.key.as_bytes());
+}
+
+/// Contents of requests: the first byte chooses the type and the channel, the rest is the content.
+pub fn request(data: &[u8]) {
+    const NAMES: [&str; 16] = [
+        "execute_request",
+        "complete_request",
+        "inspect_request",
+        "is_complete_request",
+        "history_request",
+        "comm_open",
+        "comm_msg",
+        "comm_close",
+        "comm_info_request",
+        "kernel_info_request",
+        "connect_request",
+        "shutdown_request",
+        "interrupt_request",
+        "usage_request",
+        "input_reply",
+        "debug_request",
+    ];
+    let Some((first, content)) = data.split_first() else { return };
+    let name = NAMES.get(usize::from(first & 15)).copied().unwrap_or_default();
+    let channel = match first >> 6 {
+        0 => Channel::Shell,
+        1 => Channel::Control,
+        2 => Channel::Stdin,
+        _ => Channel::Iopub,
+    };
+    // A reader that returns has passed.
+    let _ = Request::read(name, channel, content);
+}
+
+/// What each target would accept, to start from.
+#[must_use]
+pub fn examples(target: &str) -> Vec<Vec<u8>> {
+    use cob_protocol::frame::{Done, DoneStatus, Position};
+    use cob_protocol::json::Json;
+    let with = |first: u8, rest: &[u8]| [&[first], rest].concat();
+    match target {
+        "frames" => {
+            let done = Done {
+                execution: 7,
+                status: DoneStatus::Ok,
+                user_expressions: Json::object(),
+                payload: Json::array(),
+                at: Position { stdout: 1, stderr: 2 },
+            };
+            let frame = encode(&done.into(), &[], 1, 0).map(BytesMut::from).unwrap_or_default();
+            vec![with(0xff, &frame), with(1, &[&frame[..], &[0, 0, 0, 3, 99, 0, 0], &frame[..]].concat())]
+        }
+        "wire" => {
+            vec![b"id\xff<\xff\xff{\"msg_id\":\"a\",\"msg_type\":\"t\"}\xff{}\xff{}\xff{\"code\":\"1\"}\xffbuffer".to_vec()]
+        }
+        "greeting" => vec![Greeting::encode(cob_clients::zmtp::greeting::Mechanism::Null).to_vec()],
+        "command" => vec![
+            b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\x01x".to_vec(),
+            b"\x04PING\0\x0acontext".to_vec(),
+            b"\x09SUBSCRIBEtopic".to_vec(),
+        ],
+        "zmtp" => vec![b"\x20\x01\x01a\x00\x02bc\x04\x07\x04PING\0\x0a\x02\0\0\0\0\0\0\0\x03xyz".to_vec()],
+        "connection" => vec![
+            br#"{"ip":"127.0.0.1","shell_port":1,"iopub_port":2,"stdin_port":3,"control_port":4,"hb_port":5,"key":"k"}"#.to_vec(),
+            br#"{"transport":"ipc","ip":"/run/k","shell_port":1,"iopub_port":2,"stdin_port":3,"control_port":4,"hb_port":5}"#.to_vec(),
+        ],
+        "request" => vec![
+            b"\x00{\"code\":\"1\",\"silent\":false,\"user_expressions\":{\"a\":\"1\"}}".to_vec(),
+            b"\x01{\"code\":\"x\",\"cursor_pos\":-1}".to_vec(),
+            b"\x04{\"hist_access_type\":\"range\",\"session\":0,\"start\":0,\"stop\":null}".to_vec(),
+            b"\x05{\"comm_id\":\"c\",\"target_name\":\"t\",\"data\":{}}".to_vec(),
+        ],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,324 @@
+//! A running `cob kernel` in a folder of its own, and what must be left of it when a test is over: nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cob_clients::notebook::ConnectionFile;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::client::TestClient;
+use crate::log::Log;
+use crate::{process, programs, within};
+
+/// Processes that are told to end, or whose owner has ended, are gone long before this.
+const GONE: Duration = Duration::from_secs(20);
+
+/// How the five channels are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Socket files in the kernel's folder.
+    Ipc,
+    /// Free ports of the loopback.
+    Tcp,
+}
+
+/// How a kernel is to be started.
+#[derive(Debug)]
+pub struct Setup {
+    transport: Transport,
+    python: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+}
+
+/// A kernel process.
+///
+/// Dropping it ends it with SIGTERM, if it has not ended, and checks that it ends well, that no process it started
+/// is left, no file either, and that its log holds no panic and no error that the test did not announce.
+#[derive(Debug)]
+pub struct TestKernel {
+    /// How to connect to it.
+    pub file: ConnectionFile,
+    child: Child,
+    marker: String,
+    folder: TempDir,
+    log: Log,
+    errors_expected: bool,
+    killed: bool,
+}
+
+impl Setup {
+    /// A Python kernel on socket files.
+    #[must_use]
+    pub fn new() -> Self {
+        let python = programs::python().to_owned();
+        Self { transport: Transport::Ipc, python, environment: Vec::new() }
+    }
+
+    /// On ports of the loopback instead.
+    #[must_use]
+    pub fn tcp(mut self) -> Self {
+        self.transport = Transport::Tcp;
+        self
+    }
+
+    /// With another program as the worker's interpreter.
+    #[must_use]
+    pub fn worker(mut self, program: impl Into<PathBuf>) -> Self {
+        self.python = program.into();
+        self
+    }
+
+    /// With a variable in the environment of the kernel and its worker.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts the kernel and waits until its worker is ready.
+    ///
+    /// # Panics
+    /// When it does not start; the report contains its log.
+    pub async fn start(&self) -> TestKernel {
+        loop {
+            let mut kernel = self.launch();
+            if kernel.log_line("worker ready", 0).await.is_some() {
+                return kernel;
+            }
+            // Between our looking for free ports and its taking them somebody else may have come.
+            let lines = kernel.log.finish();
+            let is_port_taken = lines.iter().any(|line| line.contains("Address already in use"));
+            assert!(is_port_taken, "the kernel did not start:\n{}", lines.join("\n"));
+            kernel.killed = true;
+        }
+    }
+
+    /// Starts the kernel and waits for nothing.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    #[must_use]
+    pub fn launch(&self) -> TestKernel {
+        let folder = tempfile::Builder::new().prefix("cob").tempdir().expect("a temporary folder");
+        for name in ["cwd", "tmp", "home"] {
+            std::fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        let file = connection_file(self.transport, folder.path());
+        let path = folder.path().join("kernel.json");
+        std::fs::write(&path, serde_json::to_vec(&file).expect("JSON")).expect("a connection file");
+        let marker = marker();
+        let mut command = command(&[OsStr::new("kernel"), OsStr::new("-f"), path.as_os_str()], folder.path());
+        command.arg("--python").arg(&self.python).env("COB_LOG", "info").env("COB_TEST_MARK", &marker);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cob starts");
+        let log = Log::of(child.stderr.take().expect("a pipe"));
+        let marker = format!("COB_TEST_MARK={marker}");
+        TestKernel { file, child, marker, folder, log, errors_expected: false, killed: false }
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A command line of cob that runs in `folder` and leaves its temporary files there.
+#[must_use]
+pub fn command(arguments: &[&OsStr], folder: &Path) -> Command {
+    let mut command = Command::new(programs::cob());
+    command.args(arguments).current_dir(folder.join("cwd")).stdin(Stdio::null());
+    command.env("TMPDIR", folder.join("tmp")).env("HOME", folder.join("home"));
+    for name in ["JPY_PARENT_PID", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "COB_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn marker() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn connection_file(transport: Transport, folder: &Path) -> ConnectionFile {
+    let (name, ip, ports) = match transport {
+        Transport::Ipc => ("ipc", folder.join("s").to_string_lossy().into_owned(), [1, 2, 3, 4, 5]),
+        Transport::Tcp => ("tcp", "127.0.0.1".to_owned(), free_ports()),
+    };
+    let [shell_port, iopub_port, stdin_port, control_port, hb_port] = ports;
+    ConnectionFile {
+        transport: name.to_owned(),
+        ip,
+        shell_port,
+        iopub_port,
+        stdin_port,
+        control_port,
+        hb_port,
+        key: "the key of a test".to_owned(),
+        signature_scheme: "hmac-sha256".to_owned(),
+    }
+}
+
+fn free_ports() -> [u16; 5] {
+    let listeners = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("an address").port())
+}
+
+impl TestKernel {
+    /// A Python kernel that is ready.
+    ///
+    /// # Panics
+    /// As [`Setup::start`].
+    pub async fn start() -> Self {
+        Setup::new().start().await
+    }
+
+    /// A kernel and its first client.
+    ///
+    /// # Panics
+    /// As [`Setup::start`] and [`TestClient::connect`].
+    pub async fn with_client() -> (Self, TestClient) {
+        let kernel = Self::start().await;
+        let client = kernel.client().await;
+        (kernel, client)
+    }
+
+    /// One more client, which sees everything from now on.
+    ///
+    /// # Panics
+    /// As [`TestClient::connect`].
+    pub async fn client(&self) -> TestClient {
+        TestClient::connect(&self.file).await
+    }
+
+    /// The process id of the kernel.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process id of the `nth` worker (from 0), once it is ready.
+    ///
+    /// # Panics
+    /// When the kernel ends without it.
+    pub async fn worker(&self, nth: usize) -> u32 {
+        let line = self.log_line("worker ready", nth).await.unwrap_or_default();
+        let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        pid.unwrap_or_else(|| unreachable!("no worker {nth}:\n{}", self.log.lines().join("\n")))
+    }
+
+    /// The `nth` line (from 0) of its log with `text`, once it is there; `None` when the log ends first.
+    ///
+    /// # Panics
+    /// When neither happens.
+    pub async fn log_line(&self, text: &str, nth: usize) -> Option<String> {
+        within(&format!("the log line `{text}`"), self.log.line(text, nth)).await
+    }
+
+    /// Its log so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// Its folder; the code runs in `cwd` there.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Announces that its log may contain lines of level ERROR.
+    pub fn expect_errors(&mut self) {
+        self.errors_expected = true;
+    }
+
+    /// Sends it a signal; whoever kills it need not announce that.
+    pub fn signal(&mut self, signal: Signal) {
+        self.killed |= signal == Signal::KILL;
+        process::signal(self.pid(), signal);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end(&mut self) -> ExitStatus {
+        process::ended(self.pid()).await;
+        self.child.wait().expect("a child of ours")
+    }
+
+    /// Every process that it started and that still is, itself included.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        process::marked(&self.marker)
+    }
+
+    /// Its descriptors that do not depend on who is connected.
+    #[must_use]
+    pub fn own_descriptors(&self) -> Vec<String> {
+        let all = process::descriptors(self.pid()).into_values();
+        let mut own: Vec<_> = all.filter(|what| what != "socket").collect();
+        own.sort();
+        own
+    }
+
+    /// Ends it, and says everything that is not as it must be then.
+    fn tear_down(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            process::signal(self.pid(), Signal::TERM);
+            if process::has_ended_within(self.pid(), GONE) {
+                match self.child.wait() {
+                    Ok(status) if status.success() || self.killed => {}
+                    outcome => wrong.push(format!("it ended with {outcome:?}")),
+                }
+            } else {
+                wrong.push("it did not end when asked to".to_owned());
+            }
+        }
+        for pid in self.processes() {
+            let line = process::command_line(pid);
+            if !process::has_ended_within(pid, GONE) {
+                wrong.push(format!("process {pid} is left: {line}"));
+                process::signal(pid, Signal::KILL);
+            }
+        }
+        let left = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        wrong.extend(left(self.folder.path().join("tmp")).map(|file| format!("left behind: {file:?}")));
+        if !self.killed {
+            let sockets = left(self.folder.path().into())
+                .filter(|file| file.file_name().as_encoded_bytes().starts_with(b"s-"));
+            wrong.extend(sockets.map(|file| format!("left behind: {file:?}")));
+        }
+        for line in self.log.finish() {
+            if line.contains("panicked") || (line.contains(" ERROR ") && !self.errors_expected) {
+                wrong.push(line);
+            }
+        }
+        wrong
+    }
+}
+
+impl Drop for TestKernel {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.processes().into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+            process::signal(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+            eprintln!("--- log of the kernel ---\n{}", self.log.finish().join("\n"));
+            return;
+        }
+        let wrong = self.tear_down();
+        assert!(
+            wrong.is_empty(),
+            "after the test:\n{}\nlog:\n{}",
+            wrong.join("\n"),
+            self.log.lines().join("\n")
+        );
+    }
+}
