@@ -11,7 +11,7 @@ use cob_bridge::{Bridge, History};
 use cob_pool::{Exit, Lane, Program, StartError, Worker, WorkerEvent};
 use cob_protocol::content::{ConnectReply, ExecutionState, StatusContent};
 use cob_protocol::error::ErrorCode;
-use cob_protocol::frame::{Done, DoneStatus, ExecutionNumber, Frame, RequestNumber, Shutdown};
+use cob_protocol::frame::{Done, DoneStatus, Frame, RequestNumber, Shutdown, question_target};
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
@@ -75,8 +75,8 @@ pub struct Session {
     pub(crate) joined: Vec<(PromiseId, ClientRequest)>,
     pub(crate) next_question: RequestNumber,
     pub(crate) usage: Option<UsageSample>,
-    /// An interrupt that has to be repeated if the execution still runs then.
-    interrupt_again: Option<(ExecutionNumber, Instant)>,
+    /// An interrupt that has to be repeated if what it aimed at still runs then.
+    interrupt_again: Option<(u64, Instant)>,
     stopping: Option<Stopping>,
     end: Option<End>,
 }
@@ -348,11 +348,18 @@ impl Session {
 
     /// Interrupts what runs; nothing runs, nothing happens.
     pub(crate) fn interrupt(&mut self) {
-        if let (Some(Current::Run(running)), WorkerState::Live(worker)) = (&self.current, &self.worker) {
-            let execution = running.promise.execution;
-            worker.interrupt(execution);
+        if let (Some(target), WorkerState::Live(worker)) = (self.interruptible(), &self.worker) {
+            worker.interrupt(target);
             let again = Instant::now() + Duration::from_millis(INTERRUPT_AGAIN_MS);
-            self.interrupt_again = Some((execution, again));
+            self.interrupt_again = Some((target, again));
+        }
+    }
+
+    /// What an interrupt would aim at.
+    fn interruptible(&self) -> Option<u64> {
+        match self.current.as_ref()? {
+            Current::Run(running) => Some(running.promise.execution),
+            Current::Ask { number, .. } => Some(question_target(*number)),
         }
     }
 
@@ -392,14 +399,14 @@ impl Session {
             self.stopping = Some(Stopping { kill_at: now + Duration::from_millis(SHUTDOWN_GRACE_MS) });
             self.kill_worker();
         }
-        if let Some((execution, at)) = self.interrupt_again
+        if let Some((target, at)) = self.interrupt_again
             && at <= now
         {
             self.interrupt_again = None;
-            if let (Some(Current::Run(running)), WorkerState::Live(worker)) = (&self.current, &self.worker)
-                && running.promise.execution == execution
+            if let WorkerState::Live(worker) = &self.worker
+                && self.interruptible() == Some(target)
             {
-                worker.interrupt(execution);
+                worker.interrupt(target);
             }
         }
     }

@@ -64,6 +64,12 @@ pub type ExecutionNumber = u64;
 /// Number of a question, unique per direction within one worker.
 pub type RequestNumber = u64;
 
+/// What an interrupt of a question aims at: a number that no execution has.
+#[must_use]
+pub fn question_target(request: RequestNumber) -> u64 {
+    request | (1 << 63)
+}
+
 /// Run code. Payload 0: the source text, UTF-8. Answered by [`Done`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Execute {

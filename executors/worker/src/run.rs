@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use cob_protocol::frame::{
     Answer, Comm, Done, DoneStatus, Envelope, Execute, ExecutionNumber, Failure, Frame, Outcome,
-    RequestNumber,
+    RequestNumber, question_target,
 };
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::json::Json;
@@ -125,16 +125,13 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
             Frame::Execute(execute) => self.execute(&execute, &payloads),
             Frame::Comm(comm) => self.comm(&comm, &payloads),
             Frame::Complete(request) => {
-                let outcome = self.executor.complete(&request, &source(&payloads));
-                self.answer(request.request, outcome);
+                self.asked(request.request, |executor| executor.complete(&request, &source(&payloads)))
             }
             Frame::Inspect(request) => {
-                let outcome = self.executor.inspect(&request, &source(&payloads));
-                self.answer(request.request, outcome);
+                self.asked(request.request, |executor| executor.inspect(&request, &source(&payloads)))
             }
             Frame::IsComplete(request) => {
-                let outcome = self.executor.is_complete(&request, &source(&payloads));
-                self.answer(request.request, outcome);
+                self.asked(request.request, |executor| executor.is_complete(&request, &source(&payloads)))
             }
             Frame::Ping(ping) => self.worker.pong(self.interpreter, &ping),
             Frame::Shutdown(shutdown) => {
@@ -173,12 +170,7 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
         parent: &Json,
         run: impl FnOnce(&mut E) -> Finished,
     ) -> Finished {
-        // A signal that came while nothing ran, or for what ran before, is meant for nobody.
-        let _ = self.interpreter.signals();
-        if let Err(error) = interrupt::install() {
-            let text = format!("cannot install the handler of SIGINT: {error}");
-            self.worker.log(self.interpreter, "error", &text);
-        }
+        self.open_gate();
         self.worker.begin(execution, parent.clone());
         let finished = if self.worker.is_interrupted(execution) {
             self.worker.interrupted_before_start(self.interpreter, execution)
@@ -192,8 +184,24 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
         finished
     }
 
-    fn answer(&self, request: RequestNumber, outcome: Outcome) {
+    /// Answers a question about code. It may take long (a large namespace, a slow file system), so it can be
+    /// interrupted as well.
+    fn asked(&mut self, request: RequestNumber, answer: impl FnOnce(&mut E) -> Outcome) {
+        self.open_gate();
+        interrupt::set_current(question_target(request));
+        let outcome = answer(self.executor);
+        interrupt::set_current(0);
+        let _ = self.interpreter.signals();
         self.worker.answer(self.interpreter, request, outcome);
+    }
+
+    fn open_gate(&self) {
+        // A signal that came while nothing ran, or for what ran before, is meant for nobody.
+        let _ = self.interpreter.signals();
+        if let Err(error) = interrupt::install() {
+            let text = format!("cannot install the handler of SIGINT: {error}");
+            self.worker.log(self.interpreter, "error", &text);
+        }
     }
 }
 
