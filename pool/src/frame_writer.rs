@@ -108,9 +108,20 @@ impl FrameWriter {
             match self.socket.try_write_vectored(&pieces) {
                 Ok(count) => self.consume(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.give_up();
+                    return Err(error);
+                }
             }
         }
+    }
+
+    /// A broken socket is always writable: waiting for it would never end, and nothing else would get its turn.
+    fn give_up(&mut self) {
+        self.wire.clear();
+        self.control.clear();
+        self.data.clear();
+        self.queued_bytes = 0;
     }
 
     /// Waits until the socket takes more, if something waits; for ever otherwise. Cancel-safe.
@@ -198,6 +209,16 @@ mod tests {
             kinds.push(envelope.frame.kind());
         }
         assert_eq!(kinds, [Kind::Execute, Kind::Ping, Kind::Execute]);
+    }
+
+    #[tokio::test]
+    async fn a_broken_socket_has_nothing_to_wait_for() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut writer = FrameWriter::new(ours.into_split().1);
+        drop(theirs);
+        writer.push(&execute(1), vec![], Lane::Data).unwrap();
+        assert!(writer.flush().is_err());
+        assert!(!writer.has_pending());
     }
 
     #[tokio::test]
