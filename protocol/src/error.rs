@@ -62,7 +62,6 @@ errors! {
     Busy "busy" Limit "Wait until running work has ended, then try again.";
     WorkerStartFailed "worker_start_failed" Worker "Run `cob doctor`; it checks the interpreter and says what it lacks.";
     WorkerLost "worker_lost" Worker "The variables are gone: run the cells that define them again.";
-    DrainTimeout "drain_timeout" Worker "The output may be incomplete: run the cell again.";
     ShuttingDown "shutting_down" Client "Start the kernel again.";
 }
 

@@ -39,8 +39,6 @@ pub const STREAM_COALESCE_MS: u64 = 10;
 pub const OUTPUT_KEPT_BYTES_MAX: usize = 64 * MIB;
 /// How much of the end is kept when an execution prints more than [`OUTPUT_KEPT_BYTES_MAX`].
 pub const OUTPUT_TAIL_BYTES: usize = 64 * KIB;
-/// Time to bring the output of a finished execution in before its outcome becomes an error.
-pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 
 // --- Client messages ----------------------------------------------------------------------------------------
 

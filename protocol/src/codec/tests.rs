@@ -1,3 +1,5 @@
+//! Frames survive the wire in any pieces; what is no frame is refused before anything is allocated for it.
+
 use proptest::prelude::*;
 
 use super::*;
