@@ -15,7 +15,6 @@ use bytes::Bytes;
 use cob_protocol::frame::StreamName;
 use cob_protocol::limits::{OUTPUT_PIPE_BYTES, STREAM_COALESCE_MS, STREAM_EVENT_BYTES_MAX};
 use cob_protocol::page::Page;
-use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
@@ -130,7 +129,15 @@ impl Drain {
         };
         let wanted = bytes_max.min(READ_BYTES);
         let scratch = &mut self.scratch[..wanted];
-        let result = page.consume(self.stream, || rustix::io::read(fd, &mut *scratch));
+        let mut look =
+            || page.consume(self.stream, || rustix::io::read(fd, &mut *scratch)).map_err(io::Error::from);
+        let result = match (look(), watched) {
+            // Readiness that was used up is taken back, by a second look that the event loop knows of.
+            (Err(error), Some(fd)) if error.kind() == io::ErrorKind::WouldBlock => {
+                fd.try_io(Interest::READABLE, |_| look())
+            }
+            (result, _) => result,
+        };
         match result {
             Ok(0) => {
                 self.watch = Watch::Ended;
@@ -140,14 +147,10 @@ impl Drain {
                 self.chunks.push_back(Bytes::copy_from_slice(&scratch[..count]));
                 Ok(count)
             }
-            Err(Errno::AGAIN | Errno::INTR) => {
-                if let Some(fd) = watched {
-                    // Readiness was used up, or this look was not due.
-                    let _ = fd.try_io(Interest::READABLE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-                }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 Ok(0)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 

@@ -5,11 +5,13 @@
 
 use std::io;
 
-use bytes::BytesMut;
 use cob_protocol::codec::{CodecError, FrameDecoder};
 use cob_protocol::frame::Envelope;
 use cob_protocol::limits::READ_AHEAD_BYTES_MAX;
+use rustix::net::RecvFlags;
 use thiserror::Error;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
 /// Reads whole frames from a socket.
@@ -17,6 +19,7 @@ use tokio::net::unix::OwnedReadHalf;
 pub struct FrameReader {
     socket: OwnedReadHalf,
     decoder: FrameDecoder,
+    scratch: Vec<u8>,
     ended: bool,
 }
 
@@ -47,7 +50,7 @@ impl FrameReader {
     /// Wraps the reading half of a socket.
     #[must_use]
     pub fn new(socket: OwnedReadHalf) -> Self {
-        Self { socket, decoder: FrameDecoder::new(), ended: false }
+        Self { socket, decoder: FrameDecoder::new(), scratch: vec![0; READ_AHEAD_BYTES_MAX], ended: false }
     }
 
     /// From now on frames of every size in the table are accepted.
@@ -92,15 +95,15 @@ impl FrameReader {
         if self.ended {
             return Ok(Fill::Ended);
         }
-        let buffer: &mut BytesMut = self.decoder.buffer_mut();
-        // A large frame is read in larger steps, but never further ahead than what has arrived of it.
-        buffer.reserve(READ_AHEAD_BYTES_MAX.max(buffer.len()));
-        match self.socket.try_read_buf(buffer) {
+        match receive(self.socket.as_ref(), &mut self.scratch) {
             Ok(0) => {
                 self.ended = true;
                 Ok(Fill::Ended)
             }
-            Ok(_) => Ok(Fill::Some),
+            Ok(count) => {
+                self.decoder.push(&self.scratch[..count]);
+                Ok(Fill::Some)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill::Dry),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 self.ended = true;
@@ -108,6 +111,22 @@ impl FrameReader {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Receives what is there *now*.
+///
+/// The event loop's own `try_read` says "nothing" as long as it has not been told of new bytes, which may lie in
+/// the socket already; the order of frames and output rests on knowing that the socket is empty.
+fn receive(socket: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut receive = || -> io::Result<usize> {
+        let (_, received) = rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT)?;
+        Ok(received)
+    };
+    match receive() {
+        // Readiness that was used up is taken back, by a second look that the event loop knows of.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.try_io(Interest::READABLE, receive),
+        result => result,
     }
 }
 
@@ -148,6 +167,18 @@ mod tests {
         }
         worker.write_all(&bytes[bytes.len() - 1..]).await.unwrap();
         assert_eq!(reader.next().await.unwrap().unwrap().sequence, 1);
+    }
+
+    #[tokio::test]
+    async fn what_lies_in_the_socket_is_seen_before_the_event_loop_tells_of_it() {
+        let (worker, mut reader) = pair();
+        // Neither write nor look passes through the event loop, as when another process writes.
+        for number in 1..=3 {
+            rustix::io::write(&worker, &ping(number)).unwrap();
+            assert_eq!(reader.fill().unwrap(), Fill::Some);
+            assert_eq!(reader.decoded().unwrap().unwrap().sequence, number);
+            assert_eq!(reader.fill().unwrap(), Fill::Dry);
+        }
     }
 
     #[tokio::test]

@@ -143,6 +143,8 @@ pub struct Worker {
     stderr: Drain,
     page: SharedPage,
     frames: VecDeque<Envelope>,
+    /// Which stream comes first until the next frame with a place: the one the worker said it writes.
+    leading: StreamName,
     /// The socket was found empty after the last look at the pipes.
     socket_dry: bool,
     ending: Ending,
@@ -180,6 +182,7 @@ impl Worker {
             stderr: Drain::new(StreamName::Stderr, stderr).map_err(failed)?,
             page,
             frames: VecDeque::new(),
+            leading: StreamName::Stdout,
             socket_dry: false,
             ending: Ending::Alive,
             _lifeline: lifeline,
@@ -274,10 +277,14 @@ impl Worker {
 
     /// What can be given out without waiting.
     fn take(&mut self) -> Result<Option<WorkerEvent>, ReadError> {
+        let (first, second) = match self.leading {
+            StreamName::Stdout => (&mut self.stdout, &mut self.stderr),
+            StreamName::Stderr => (&mut self.stderr, &mut self.stdout),
+        };
         let Some(front) = self.frames.front() else {
             // Bytes may pass only when no frame that stands before them can still be in the socket.
             if self.socket_dry {
-                for drain in [&mut self.stdout, &mut self.stderr] {
+                for drain in [first, second] {
                     if let Some(bytes) = drain.pop(u64::MAX) {
                         return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
                     }
@@ -286,7 +293,11 @@ impl Worker {
             return Ok(None);
         };
         if let Some(at) = front.frame.position() {
-            for (drain, position) in [(&mut self.stdout, at.stdout), (&mut self.stderr, at.stderr)] {
+            for drain in [first, second] {
+                let position = match drain.stream() {
+                    StreamName::Stdout => at.stdout,
+                    StreamName::Stderr => at.stderr,
+                };
                 let missing = position.saturating_sub(drain.emitted());
                 if missing == 0 {
                     continue;
@@ -299,10 +310,12 @@ impl Worker {
                     return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
                 }
             }
+            self.leading = StreamName::Stdout;
         }
         let Some(envelope) = self.frames.pop_front() else { return Ok(None) };
         self.writer.acknowledge(envelope.sequence);
-        if let Frame::Mark(_) = envelope.frame {
+        if let Frame::Mark(mark) = envelope.frame {
+            self.leading = mark.next;
             return self.take();
         }
         Ok(Some(WorkerEvent::Frame(envelope.frame, envelope.payloads)))
@@ -324,14 +337,14 @@ impl Worker {
                 ready?;
                 self.stderr.take(self.page.get())?;
             }
+            ready = self.pidfd.readable() => {
+                drop(ready);
+                self.reap();
+            }
             ready = self.writer.writable() => {
                 ready?;
                 // A broken socket shows as the end of the worker.
                 let _ = self.writer.flush();
-            }
-            ready = self.pidfd.readable() => {
-                drop(ready);
-                self.reap();
             }
         }
         // After the pipes, never before: a frame that stands before bytes we hold is in the socket by now.

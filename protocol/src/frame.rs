@@ -300,6 +300,9 @@ pub struct Done {
 pub struct Mark {
     /// The place among the output.
     pub at: Position,
+    /// What is written next. Until the next frame with a place it stands before the other stream, which then holds
+    /// only what did not go through the language's streams.
+    pub next: StreamName,
 }
 
 /// End the process. `restart` tells exit hooks why.
@@ -439,7 +442,7 @@ impl Frame {
         match self {
             Self::Comm(Comm { at, .. })
             | Self::Call(Call { at, .. })
-            | Self::Mark(Mark { at })
+            | Self::Mark(Mark { at, .. })
             | Self::Stream(Stream { at, .. })
             | Self::Display(Display { at, .. })
             | Self::UpdateDisplay(UpdateDisplay(Display { at, .. }))

@@ -192,7 +192,7 @@ fn place(frame: &mut Frame, output: &Output) {
     match frame {
         Frame::Comm(Comm { at, .. })
         | Frame::Call(Call { at, .. })
-        | Frame::Mark(Mark { at })
+        | Frame::Mark(Mark { at, .. })
         | Frame::Stream(Stream { at, .. })
         | Frame::Display(Display { at, .. })
         | Frame::UpdateDisplay(UpdateDisplay(Display { at, .. }))

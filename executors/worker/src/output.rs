@@ -64,12 +64,14 @@ impl Output {
         }
     }
 
-    /// Whether the other stream was written since the last frame that has a place: before `stream` is written, a
-    /// mark must say where the other one stood.
+    /// Whether a mark must say that `stream` is written now: the other one was, or none since the last frame that
+    /// has a place and `stream` is not the one that leads then.
     #[must_use]
-    pub fn is_other_active(&self, stream: StreamName) -> bool {
-        let active = self.active.load(Ordering::Relaxed);
-        active != NEITHER && active != code(stream)
+    pub fn needs_mark(&self, stream: StreamName) -> bool {
+        match self.active.load(Ordering::Relaxed) {
+            NEITHER => stream == StreamName::Stderr,
+            active => active != code(stream),
+        }
     }
 
     /// `stream` is written now.

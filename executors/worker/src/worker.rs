@@ -139,9 +139,9 @@ impl Worker {
         if origin != 0 && origin != self.running() {
             return self.print_late(interpreter, stream, origin, text);
         }
-        if self.output.is_other_active(stream) {
+        if self.output.needs_mark(stream) {
             // The place itself is filled in where the frame gets its number.
-            self.send(interpreter, Mark { at: Default::default() }, &[])?;
+            self.send(interpreter, Mark { at: Default::default(), next: stream }, &[])?;
         }
         self.output.set_active(stream);
         let written = self.output.write(interpreter, stream, text.as_bytes());
