@@ -72,17 +72,18 @@ async fn c05_subscribers_that_join_in_a_flood_are_welcomed_first() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_is_the_one_that_is_asked() {
+async fn a_question_goes_to_who_ran_the_code_and_the_first_answer_counts() {
     let (kernel, mut ours) = TestKernel::with_client().await;
     let mut theirs = kernel.client().await;
-    let cell = ours.send(Channel::Shell, "execute_request", json!({ "code": "input('name? ')" })).await;
-    let question = ours.until(|seen| seen.msg_type == "input_request").await;
-    assert_eq!((question.parent.as_str(), question.text("prompt")), (cell.as_str(), "name? "));
-    // Answers of strangers do not count.
-    theirs.send(Channel::Stdin, "input_reply", json!({ "value": "theirs" })).await;
-    theirs.ask(Channel::Control, "kernel_info_request").await.ok();
+    let code = "[input('first? '), input('second? ')]";
+    let cell = ours.send(Channel::Shell, "execute_request", json!({ "code": code })).await;
+    let question = ours.until(|seen| seen.text("prompt") == "first? ").await;
+    assert_eq!((question.parent.as_str(), question.msg_type.as_str()), (cell.as_str(), "input_request"));
+    theirs.send(Channel::Stdin, "input_reply", json!({ "value": "another client may help" })).await;
+    ours.until(|seen| seen.text("prompt") == "second? ").await;
     ours.send(Channel::Stdin, "input_reply", json!({ "value": "ours" })).await;
-    assert_eq!(ours.finish(&cell).await.ok().result(), "'ours'");
+    assert_eq!(ours.finish(&cell).await.ok().result(), "['another client may help', 'ours']");
+    theirs.ask(Channel::Control, "kernel_info_request").await.ok();
     assert!(theirs.seen().iter().all(|seen| seen.msg_type != "input_request"));
 }
 

@@ -65,9 +65,9 @@ fn a_port_in_use_is_named_with_its_channel() {
         let field = format!("{}_port", if channel == "heartbeat" { "hb" } else { channel });
         let (code, stderr) = outcome(Some(&file(json!({ field: port }))), programs::python().as_os_str());
         assert_eq!(code, Some(1), "{stderr}");
-        let sentence =
-            format!("cannot bind the {channel} channel to tcp://127.0.0.1:{port}: Address already in use");
+        let sentence = format!("cannot bind the {channel} channel to tcp://127.0.0.1:{port}: ");
         assert!(stderr.contains(&sentence), "{stderr}");
+        assert!(stderr.contains("Address already in use"), "{stderr}");
     }
 }
 
@@ -91,6 +91,6 @@ fn wrong_use_of_the_command_line_has_exit_code_2() {
         let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
         let output = command(&arguments, folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("Usage: cob"), "{arguments:?}");
+        assert!(output.stderr.starts_with(b"error: ") || output.stderr.starts_with(b"An execution kernel"));
     }
 }
