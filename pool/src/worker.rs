@@ -12,7 +12,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cob_protocol::frame::{Envelope, Frame, StreamName};
+use cob_protocol::frame::{Envelope, Frame, Position, StreamName};
 use cob_protocol::handshake::{Hello, NoCommonVersion, Ready};
 use cob_protocol::limits::{DISPLAY_FRAME_BYTES_MAX, WORKER_START_MS_MAX};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -145,10 +145,20 @@ pub struct Worker {
     frames: VecDeque<Envelope>,
     /// Which stream comes first until the next frame with a place: the one the worker said it writes.
     leading: StreamName,
+    /// The leading pipe was read after everything that is held of the other one.
+    leading_read: bool,
     /// The socket was found empty after the last look at the pipes.
     socket_dry: bool,
     ending: Ending,
     _lifeline: OwnedFd,
+}
+
+/// What a look without waiting brought.
+enum Taken {
+    Event(WorkerEvent),
+    /// Something more was read, and has to be looked at.
+    Again,
+    Nothing,
 }
 
 /// How far the end of the worker has come.
@@ -183,6 +193,7 @@ impl Worker {
             page,
             frames: VecDeque::new(),
             leading: StreamName::Stdout,
+            leading_read: false,
             socket_dry: false,
             ending: Ending::Alive,
             _lifeline: lifeline,
@@ -262,8 +273,13 @@ impl Worker {
     pub async fn next(&mut self) -> WorkerEvent {
         loop {
             match self.take() {
-                Ok(Some(event)) => return event,
-                Ok(None) => {}
+                Ok(Taken::Event(event)) => return event,
+                Ok(Taken::Nothing) => {}
+                Ok(Taken::Again) => {
+                    // A worker that floods the socket must not keep everybody else from their turn.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Err(error) => self.give_up(&error),
             }
             if let Some(exit) = self.finished() {
@@ -276,49 +292,85 @@ impl Worker {
     }
 
     /// What can be given out without waiting.
-    fn take(&mut self) -> Result<Option<WorkerEvent>, ReadError> {
-        let (first, second) = match self.leading {
-            StreamName::Stdout => (&mut self.stdout, &mut self.stderr),
-            StreamName::Stderr => (&mut self.stderr, &mut self.stdout),
-        };
-        let Some(front) = self.frames.front() else {
-            // Bytes may pass only when no frame that stands before them can still be in the socket.
-            if self.socket_dry {
-                for drain in [first, second] {
-                    if let Some(bytes) = drain.pop(u64::MAX) {
-                        return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
-                    }
-                }
+    fn take(&mut self) -> Result<Taken, ReadError> {
+        while let Some(front) = self.frames.front() {
+            if let Some(at) = front.frame.position()
+                && let Some(output) = self.take_output_before(at)?
+            {
+                return Ok(Taken::Event(output));
             }
-            return Ok(None);
-        };
-        if let Some(at) = front.frame.position() {
-            for drain in [first, second] {
-                let position = match drain.stream() {
-                    StreamName::Stdout => at.stdout,
-                    StreamName::Stderr => at.stderr,
-                };
-                let missing = position.saturating_sub(drain.emitted());
-                if missing == 0 {
-                    continue;
-                }
-                if !drain.is_holding() {
-                    // The bytes are there, unless the worker lies about its position; then nothing is owed.
-                    drain.read(self.page.get(), usize::try_from(missing).unwrap_or(usize::MAX))?;
-                }
-                if let Some(bytes) = drain.pop(missing) {
-                    return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
-                }
+            let Some(envelope) = self.frames.pop_front() else { break };
+            self.writer.acknowledge(envelope.sequence);
+            if let Frame::Mark(mark) = envelope.frame {
+                self.leading = mark.next;
+                self.leading_read = false;
+                continue;
             }
-            self.leading = StreamName::Stdout;
+            if envelope.frame.position().is_some() {
+                self.leading = StreamName::Stdout;
+                self.leading_read = false;
+            }
+            return Ok(Taken::Event(WorkerEvent::Frame(envelope.frame, envelope.payloads)));
         }
-        let Some(envelope) = self.frames.pop_front() else { return Ok(None) };
-        self.writer.acknowledge(envelope.sequence);
-        if let Frame::Mark(mark) = envelope.frame {
-            self.leading = mark.next;
-            return self.take();
+        self.take_output()
+    }
+
+    /// The two pipes, the one that is written now first.
+    fn drains(&mut self) -> [&mut Drain; 2] {
+        match self.leading {
+            StreamName::Stdout => [&mut self.stdout, &mut self.stderr],
+            StreamName::Stderr => [&mut self.stderr, &mut self.stdout],
         }
-        Ok(Some(WorkerEvent::Frame(envelope.frame, envelope.payloads)))
+    }
+
+    /// Output that stands before a frame and has not been given out.
+    fn take_output_before(&mut self, at: Position) -> Result<Option<WorkerEvent>, ReadError> {
+        let (leading, page) = (self.leading, self.page.get());
+        let [first, second] = match leading {
+            StreamName::Stdout => [(&mut self.stdout, at.stdout), (&mut self.stderr, at.stderr)],
+            StreamName::Stderr => [(&mut self.stderr, at.stderr), (&mut self.stdout, at.stdout)],
+        };
+        for (drain, position) in [first, second] {
+            let missing = position.saturating_sub(drain.emitted());
+            if missing > 0 && !drain.is_holding() {
+                // The bytes are there, unless the worker lies about its position; then nothing is owed.
+                drain.read(page, usize::try_from(missing).unwrap_or(usize::MAX))?;
+            }
+            if missing > 0
+                && let Some(bytes) = drain.pop(missing)
+            {
+                return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Output that no frame stands before: only when none can still be in the socket.
+    fn take_output(&mut self) -> Result<Taken, ReadError> {
+        if !self.socket_dry {
+            return Ok(Taken::Nothing);
+        }
+        let is_leading_read = self.leading_read;
+        let [first, second] = self.drains();
+        if let Some(bytes) = first.pop(u64::MAX) {
+            return Ok(Taken::Event(WorkerEvent::Output(first.stream(), bytes)));
+        }
+        if is_leading_read && let Some(bytes) = second.pop(u64::MAX) {
+            return Ok(Taken::Event(WorkerEvent::Output(second.stream(), bytes)));
+        }
+        if !second.is_holding() {
+            return Ok(Taken::Nothing);
+        }
+        // What was written to the leading stream before the bytes that we hold lies in its pipe by now, and the
+        // frames before that in the socket.
+        self.leading_read = true;
+        let page = self.page.get();
+        match self.leading {
+            StreamName::Stdout => self.stdout.read(page, usize::MAX)?,
+            StreamName::Stderr => self.stderr.read(page, usize::MAX)?,
+        };
+        self.take_frames()?;
+        Ok(Taken::Again)
     }
 
     /// Waits for something to happen, and takes what came. Awaits readiness only, so it is cancel-safe.
@@ -347,6 +399,7 @@ impl Worker {
                 let _ = self.writer.flush();
             }
         }
+        self.leading_read = false;
         // After the pipes, never before: a frame that stands before bytes we hold is in the socket by now.
         self.take_frames()
     }
