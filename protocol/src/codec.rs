@@ -11,7 +11,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::frame::{Envelope, Frame, Kind};
-use crate::limits::{FRAME_PAYLOADS_MAX, HANDSHAKE_FRAME_BYTES_MAX, UNKNOWN_FRAMES_MAX};
+use crate::limits::{
+    FRAME_PAYLOADS_MAX, HANDSHAKE_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX, UNKNOWN_FRAMES_MAX,
+};
 
 /// Bytes of the length field.
 const LENGTH: usize = 4;
@@ -147,6 +149,11 @@ impl FrameDecoder {
     fn skip_unknown(&mut self, length: usize) -> Result<(), CodecError> {
         if length == 0 {
             return Err(CodecError::Malformed("empty"));
+        }
+        let cap = if self.ready { REQUEST_FRAME_BYTES_MAX } else { HANDSHAKE_FRAME_BYTES_MAX };
+        if length > cap {
+            // Garbage, most likely: skipping what it claims would swallow everything that follows.
+            return Err(CodecError::TooLarge { kind: "unknown", bytes: length, bytes_max: cap });
         }
         self.unknown += 1;
         if self.unknown > UNKNOWN_FRAMES_MAX {

@@ -125,6 +125,19 @@ fn the_largest_frame_of_a_kind_can_be_sent_and_one_byte_more_cannot() {
 }
 
 #[test]
+fn what_no_frame_could_claim_is_not_skipped() {
+    for (ready, length) in [(false, HANDSHAKE_FRAME_BYTES_MAX + 1), (true, REQUEST_FRAME_BYTES_MAX + 1)] {
+        let mut decoder = FrameDecoder::new();
+        if ready {
+            decoder.handshake_done();
+        }
+        decoder.push(&u32::try_from(length).unwrap().to_be_bytes());
+        decoder.push(&[200]);
+        assert!(matches!(decoder.next_frame(), Err(CodecError::TooLarge { kind: "unknown", .. })));
+    }
+}
+
+#[test]
 fn frames_of_unknown_kind_are_skipped_and_counted() {
     let (frame, payloads) = execute("1");
     let mut decoder = decoder();
