@@ -86,6 +86,11 @@ fn prepare(moves: &[(RawFd, RawFd)]) -> io::Result<()> {
         for (fd, place) in moves {
             check(libc::dup2(*fd, *place))?;
         }
+        // What the front end left open is none of the worker's business. Linux before 5.11 cannot do it; then what
+        // was not marked to be closed stays open.
+        let first = libc::c_uint::try_from(LIFELINE_FD + 1).unwrap_or(libc::c_uint::MAX);
+        let close_on_exec = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default();
+        libc::close_range(first, libc::c_uint::MAX, close_on_exec);
         // An ignored SIGINT would be inherited, and Python would never install its handler.
         if libc::signal(libc::SIGINT, libc::SIG_DFL) == libc::SIG_ERR {
             return Err(io::Error::last_os_error());
