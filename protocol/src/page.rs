@@ -24,8 +24,11 @@ const STDERR: usize = 24;
 
 const _: () = assert!(STDERR + 1 < PAGE_WORDS);
 
-/// After so many looks at a busy lock the reader goes on with its best guess: the writer may be stopped or dead.
-const LOOKS_MAX: u32 = 20_000;
+/// Looks at a busy lock before the processor is given up between them.
+const SPINS: u32 = 64;
+/// After so many looks the reader goes on with its best guess: the writer may be stopped or dead. A writer that was
+/// only taken off the processor, on a busy machine, comes back long before.
+const LOOKS_MAX: u32 = 200_000;
 
 /// Access to a mapped page.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +95,7 @@ impl<'a> Page<'a> {
                 }
             }
             // The kernel may be off the processor in the middle of a read: let it go on.
-            if look % 64 == 63 { yield_now() } else { spin_loop() }
+            if look < SPINS { spin_loop() } else { yield_now() }
         }
         consumed.load(Ordering::SeqCst) + unread()
     }
