@@ -1,9 +1,6 @@
 """Outputs arrive in the order in which the code produced them, whoever wrote them."""
 import pytest
 
-# Remove this mark with the mend: the reader publishes what it finds in a pipe before it has seen the marks
-# that were sent earlier, so under load an output can pass the one before it.
-READ_TOO_EARLY = pytest.mark.xfail(reason="output is published before the marks that precede it were read", strict=False)
 ONE_ORDER = pytest.mark.cob_only("buffers each stream on its own")
 
 
@@ -140,7 +137,6 @@ def test_a_long_alternation_of_streams_and_displays_keeps_its_order(kernel):
 
 
 @ONE_ORDER
-@READ_TOO_EARLY
 def test_a_long_mixture_of_prints_and_c_output_keeps_its_order(kernel):
     """C code writes to stdout between a print to stderr and a print to stdout."""
     run = kernel.run("import os, sys\n"
@@ -155,7 +151,6 @@ def test_a_long_mixture_of_prints_and_c_output_keeps_its_order(kernel):
 
 
 @ONE_ORDER
-@READ_TOO_EARLY
 def test_the_order_holds_every_time(bare):
     """What is read too early shows in one run of ten or so."""
     for _ in range(50):
