@@ -1,10 +1,11 @@
 //! C: clients that read too little, ask too much, or ask in the middle of a flood.
 
+use cob_clients::zmtp::SocketType;
 use cob_protocol::message::Channel;
-use cob_tests::client::TestClient;
-use cob_tests::kernel::TestKernel;
+use cob_tests::kernel::{GATE, TestKernel};
 use cob_tests::process;
-use serde_json::json;
+use cob_tests::raw::{Raw, signed};
+use serde_json::{Value, json};
 
 const FLOOD: &str = "print('on', flush=True)\nwhile True: print('x' * 70)";
 
@@ -12,35 +13,25 @@ const FLOOD: &str = "print('on', flush=True)\nwhile True: print('x' * 70)";
 async fn c09_ten_thousand_requests_that_nobody_reads_are_all_answered_in_the_end() {
     const COUNT: usize = 10_000;
     let kernel = TestKernel::start().await;
-    let mut client = TestClient::silent(&kernel.file).await;
+    let mut raw = Raw::ready(&kernel.file, kernel.file.shell_port, SocketType::Dealer).await;
     let before = process::resident_bytes(kernel.pid());
-    let mut ids = Vec::new();
-    let gate = "import os\nos.mkfifo('gate')\nopen('gate').read()";
-    ids.push(client.execute(gate).await);
-    for number in 1..COUNT {
+    for number in 0..COUNT {
         if number == COUNT / 3 {
-            // What came until now waits behind the gate; it is there once its making has been announced.
-            client.until(|seen| seen.msg_type == "execute_input").await;
-            open_gate(&kernel);
+            // Until now everything waits behind the gate.
+            kernel.open_gate();
         }
-        let content = json!({ "code": "pass", "silent": true });
-        ids.push(client.send(Channel::Shell, "execute_request", content).await);
+        let header = json!({ "msg_id": number.to_string(), "msg_type": "execute_request", "session": "s" });
+        let content = json!({ "code": if number == 0 { GATE } else { "pass" }, "silent": number > 0 });
+        raw.message(&signed(&kernel.file, &header, &content)).await;
+    }
+    for number in 0..COUNT {
+        let reply = raw.next_message().await.unwrap();
+        let parent: Value = serde_json::from_slice(&reply[3]).unwrap();
+        let content: Value = serde_json::from_slice(&reply[5]).unwrap();
+        assert_eq!((&parent["msg_id"], &content["status"]), (&json!(number.to_string()), &json!("ok")));
     }
     let growth = process::resident_bytes_peak(kernel.pid()).saturating_sub(before);
     assert!(growth < 128 << 20, "the kernel grew by {growth} bytes");
-    for id in ids {
-        let reply = client.next_on(Channel::Shell).await;
-        assert_eq!((reply.parent.as_str(), reply.text("status")), (id.as_str(), "ok"));
-    }
-}
-
-/// Lets the cell that reads the FIFO go on, once it has made it.
-fn open_gate(kernel: &TestKernel) {
-    let gate = kernel.folder().join("cwd/gate");
-    while !gate.exists() {
-        std::thread::yield_now();
-    }
-    std::fs::write(gate, "").unwrap();
 }
 
 #[tokio::test]
@@ -75,11 +66,9 @@ async fn c10_control_is_answered_while_the_only_subscriber_reads_nothing() {
 async fn c03_a_client_that_vanishes_takes_nothing_along() {
     let (kernel, mut first) = TestKernel::with_client().await;
     let mut second = kernel.client().await;
-    let cell = first
-        .execute("import os\nos.mkfifo('gate')\nprint('on', flush=True)\nopen('gate').read()\nkept = 'done'")
-        .await;
+    let cell = first.execute(&format!("print('on', flush=True)\n{GATE}\nkept = 'done'")).await;
     first.printed(&cell, "on\n").await;
     drop(first);
-    open_gate(&kernel);
+    kernel.open_gate();
     assert_eq!(second.run("kept").await.ok().result(), "'done'");
 }

@@ -30,8 +30,8 @@ async fn w07_a_loop_is_interrupted_and_its_variables_survive() {
 #[tokio::test]
 async fn w08_code_that_swallows_one_interrupt_gets_another() {
     const CODE: &str = "\
-print('on', flush=True)
 try:
+    print('on', flush=True)
     while True: pass
 except KeyboardInterrupt:
     print('swallowed', flush=True)

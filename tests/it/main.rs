@@ -1,4 +1,5 @@
 //! What holds as long as nothing goes wrong, and what holds of the sources themselves.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
 mod life;
 mod parsers;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cob_clients::zmtp::SocketType;
 use cob_protocol::wire::DELIMITER;
-use cob_tests::kernel::TestKernel;
+use cob_tests::kernel::{GATE, TestKernel};
 use cob_tests::raw::{Raw, signed};
 use serde_json::{Value, json};
 
@@ -71,12 +71,12 @@ async fn p09_the_same_id_with_other_code_is_refused_and_the_first_is_untouched()
 #[tokio::test]
 async fn p10_fifty_at_once_over_five_connections_have_one_effect_and_one_answer() {
     let kernel = TestKernel::start().await;
-    let gate = "import os\nos.mkfifo('gate')\nopen('effects', 'a').write('x')\nopen('gate').read()\n'done'";
+    let gate = format!("open('effects', 'a').write('x')\n{GATE}\n'done'");
     let mut peers = Vec::new();
     for peer in 0..5 {
         let mut raw = shell(&kernel).await;
         for attempt in 0..10 {
-            raw.message(&request(&kernel, "a", peer * 10 + attempt, gate)).await;
+            raw.message(&request(&kernel, "a", peer * 10 + attempt, &gate)).await;
         }
         // Answered at once, and after what came before it was taken in.
         let header = json!({ "msg_id": format!("after {peer}"), "msg_type": "kernel_info_request" });
@@ -84,8 +84,7 @@ async fn p10_fifty_at_once_over_five_connections_have_one_effect_and_one_answer(
         assert_eq!(read(&reply(&mut raw).await)["implementation"], "cob");
         peers.push(raw);
     }
-    let cwd = kernel.folder().join("cwd/gate");
-    tokio::task::spawn_blocking(move || open_gate(&cwd)).await.unwrap();
+    kernel.open_gate();
     let mut replies = Vec::new();
     for raw in &mut peers {
         for _ in 0..10 {
@@ -95,18 +94,6 @@ async fn p10_fifty_at_once_over_five_connections_have_one_effect_and_one_answer(
     assert_eq!(read(&replies[0])["status"], "ok");
     assert!(replies.iter().all(|reply| *reply == replies[0]));
     assert_eq!(effects(&kernel), 1);
-}
-
-/// Opens a FIFO for writing, which waits for the code that reads it. The cell has made it before it wrote its effect.
-fn open_gate(path: &std::path::Path) {
-    use std::io::ErrorKind;
-    loop {
-        match std::fs::OpenOptions::new().write(true).open(path) {
-            Ok(_) => return,
-            Err(error) if error.kind() == ErrorKind::NotFound => std::thread::yield_now(),
-            Err(error) => unreachable!("{error}"),
-        }
-    }
 }
 
 #[tokio::test]

@@ -1,28 +1,25 @@
 //! Several clients of one kernel.
 
 use cob_protocol::message::Channel;
-use cob_tests::kernel::{Setup, TestKernel};
+use cob_tests::kernel::{GATE, Setup, TestKernel};
 use serde_json::json;
 
-/// Waits until the test opens the gate, then goes on.
-pub(crate) const GATE: &str =
-    "import os\nos.mkfifo('gate')\nprint('waiting', flush=True)\nopen('gate').read()\n";
-
-fn open_gate(kernel: &TestKernel) {
-    std::fs::write(kernel.folder().join("cwd/gate"), "").unwrap();
+/// Waits at the gate, and says that it is about to.
+fn at_gate(then: &str) -> String {
+    format!("print('waiting', flush=True)\n{GATE}\n{then}")
 }
 
 #[tokio::test]
 async fn an_error_aborts_what_its_own_client_has_queued_and_nobody_elses() {
     let (kernel, mut ours) = TestKernel::with_client().await;
     let mut theirs = kernel.client().await;
-    let failing = ours.execute(&format!("{GATE}1 / 0")).await;
+    let failing = ours.execute(&at_gate("1 / 0")).await;
     ours.printed(&failing, "waiting\n").await;
     let (aborted, kept) = (ours.execute("'ours'").await, theirs.execute("'theirs'").await);
     // Answered at once, and after what came before it was queued.
     ours.ask(Channel::Shell, "kernel_info_request").await.ok();
     theirs.ask(Channel::Shell, "kernel_info_request").await.ok();
-    open_gate(&kernel);
+    kernel.open_gate();
     ours.finish(&failing).await.failed("ZeroDivisionError");
     assert_eq!(ours.finish(&aborted).await.status(), "aborted");
     assert_eq!(theirs.finish(&kept).await.ok().result(), "'theirs'");
@@ -32,12 +29,12 @@ async fn an_error_aborts_what_its_own_client_has_queued_and_nobody_elses() {
 #[tokio::test]
 async fn an_error_aborts_nothing_if_the_client_says_so() {
     let (kernel, mut client) = TestKernel::with_client().await;
-    let content = json!({ "code": format!("{GATE}1 / 0"), "stop_on_error": false });
+    let content = json!({ "code": at_gate("1 / 0"), "stop_on_error": false });
     let failing = client.send(Channel::Shell, "execute_request", content).await;
     client.printed(&failing, "waiting\n").await;
     let kept = client.execute("'kept'").await;
     client.ask(Channel::Shell, "kernel_info_request").await.ok();
-    open_gate(&kernel);
+    kernel.open_gate();
     client.finish(&failing).await.failed("ZeroDivisionError");
     assert_eq!(client.finish(&kept).await.ok().result(), "'kept'");
 }
@@ -45,11 +42,11 @@ async fn an_error_aborts_nothing_if_the_client_says_so() {
 #[tokio::test]
 async fn c05_a_late_subscriber_is_welcomed_first_and_then_sees_the_rest() {
     let (kernel, mut first) = TestKernel::with_client().await;
-    let cell = first.execute(&format!("{GATE}print('the rest')")).await;
+    let cell = first.execute(&at_gate("print('the rest')")).await;
     first.printed(&cell, "waiting\n").await;
     // Connecting checks that the welcome comes before everything else.
     let mut late = kernel.client().await;
-    open_gate(&kernel);
+    kernel.open_gate();
     late.printed(&cell, "the rest\n").await;
     assert_eq!(first.finish(&cell).await.ok().stdout(), "waiting\nthe rest\n");
     assert!(late.seen().iter().all(|seen| !seen.text("text").contains("waiting")));

@@ -173,3 +173,25 @@ fn the_protocol_page_shows_the_table_of_messages() {
         assert_eq!(page, wanted, "docs/protocol.md is out of date: COB_BLESS=1 rewrites it");
     }
 }
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("docs/promises.md")).unwrap();
+    let mut sources: String = rust_files().iter().map(|file| file.text.as_str()).collect();
+    for entry in std::fs::read_dir(root().join("tests/python")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "py") {
+            sources += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && line.contains("**")).collect();
+    assert!(rows.len() > 10, "the table of promises was not found");
+    for row in rows {
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test holds: {row}");
+        for name in names {
+            let exists = [format!("fn {name}("), format!("def {name}(")].iter().any(|d| sources.contains(d));
+            assert!(exists, "no test is called {name}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cob_clients::notebook::ConnectionFile;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -17,6 +18,9 @@ use crate::{process, programs, within};
 
 /// Processes that are told to end, or whose owner has ended, are gone long before this.
 const GONE: Duration = Duration::from_secs(20);
+
+/// Code that waits until the test calls [`TestKernel::open_gate`]. A cell can wait once.
+pub const GATE: &str = "open('../gate').read()";
 
 /// How the five channels are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,8 @@ impl Setup {
         for name in ["cwd", "tmp", "home"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
+        let gate = folder.path().join("gate");
+        mknodat(CWD, &gate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
         let file = connection_file(self.transport, folder.path());
         let path = folder.path().join("kernel.json");
         std::fs::write(&path, serde_json::to_vec(&file).expect("JSON")).expect("a connection file");
@@ -230,6 +236,15 @@ impl TestKernel {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Lets the code that waits at [`GATE`] go on; if none has come there yet, waits for it.
+    ///
+    /// # Panics
+    /// When the gate is gone.
+    pub fn open_gate(&self) {
+        // A FIFO opens for writing when somebody opens it for reading.
+        std::fs::write(self.folder.path().join("gate"), "").expect("a gate");
     }
 
     /// Announces that its log may contain lines of level ERROR.
