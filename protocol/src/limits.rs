@@ -116,7 +116,7 @@ pub const OUTPUT_BEFORE_REPLY_MS_MAX: u64 = 1_000;
 /// Promises pending in one bridge.
 pub const PENDING_PROMISES_MAX: usize = 100_000;
 /// Bytes of events the in-memory journal keeps; the oldest settled executions go first.
-pub const MEMORY_JOURNAL_BYTES_MAX: usize = 16 * MIB;
+pub const MEMORY_JOURNAL_BYTES_MAX: usize = 4 * MIB;
 /// Settled promises the in-memory store remembers (for retries by key).
 pub const MEMORY_SETTLED_MAX: usize = 4096;
 /// Cells of the session's history that are remembered.
