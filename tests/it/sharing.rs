@@ -57,7 +57,7 @@ async fn c05_subscribers_that_join_in_a_flood_are_welcomed_first() {
     let (kernel, mut first) = TestKernel::with_client().await;
     let cell = first.execute("print('on', flush=True)\nwhile True: print('x' * 70)").await;
     first.printed(&cell, "on\n").await;
-    for _ in 0..5 {
+    for _ in 0..3 {
         let mut late = tokio::select! {
             late = kernel.client() => late,
             () = async { loop { first.next().await; } } => unreachable!("it goes on for ever"),
