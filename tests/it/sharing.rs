@@ -1,8 +1,10 @@
 //! Several clients of one kernel.
 
+use cob_clients::zmtp::SocketType;
 use cob_protocol::message::Channel;
 use cob_tests::kernel::{GATE, Setup, TestKernel};
-use serde_json::json;
+use cob_tests::raw::{Raw, signed};
+use serde_json::{Value, json};
 
 /// Waits at the gate, and says that it is about to.
 fn at_gate(then: &str) -> String {
@@ -54,18 +56,32 @@ async fn c05_a_late_subscriber_is_welcomed_first_and_then_sees_the_rest() {
 
 #[tokio::test]
 async fn c05_subscribers_that_join_in_a_flood_are_welcomed_first() {
-    let (kernel, mut first) = TestKernel::with_client().await;
-    let cell = first.execute("print('on', flush=True)\nwhile True: print('x' * 70)").await;
-    first.printed(&cell, "on\n").await;
-    for _ in 0..3 {
-        let mut late = tokio::select! {
-            late = kernel.client() => late,
-            () = async { loop { first.next().await; } } => unreachable!("it goes on for ever"),
+    let kernel = TestKernel::start().await;
+    let file = &kernel.file;
+    let mut first = Raw::subscriber(file).await;
+    // The welcome's topic is that of the subscription, every other message's its type.
+    assert_eq!(first.next_message().await.unwrap()[0], "");
+    let mut shell = Raw::ready(file, file.shell_port, SocketType::Dealer).await;
+    let header = json!({ "msg_id": "flood", "msg_type": "execute_request" });
+    shell.message(&signed(file, &header, &json!({ "code": "while True: print('x' * 70)" }))).await;
+    while first.next_message().await.unwrap()[0] != "stream" {}
+    // Quickly: of a cell that prints more than is kept, nothing more is broadcast.
+    for _ in 0..5 {
+        let join = async {
+            let mut late = Raw::subscriber(file).await;
+            assert_eq!(late.next_message().await.unwrap()[0], "");
         };
-        late.until(|seen| seen.parent == cell).await;
+        tokio::select! {
+            () = join => {}
+            () = async { while first.next_message().await.is_some() {} } => unreachable!("it goes on for ever"),
+        }
     }
-    first.interrupt().await;
-    first.finish(&cell).await.failed("KeyboardInterrupt");
+    let mut control = Raw::ready(file, file.control_port, SocketType::Dealer).await;
+    let header = json!({ "msg_id": "stop", "msg_type": "interrupt_request" });
+    control.message(&signed(file, &header, &json!({}))).await;
+    control.next_message().await.unwrap();
+    let reply: Value = serde_json::from_slice(&shell.next_message().await.unwrap()[5]).unwrap();
+    assert_eq!(reply["ename"], "KeyboardInterrupt");
 }
 
 #[tokio::test]

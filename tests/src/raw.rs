@@ -73,6 +73,16 @@ impl Raw {
         raw
     }
 
+    /// Connects to iopub and subscribes to everything.
+    ///
+    /// # Panics
+    /// As [`Raw::ready`].
+    pub async fn subscriber(file: &ConnectionFile) -> Self {
+        let mut raw = Self::ready(file, file.iopub_port, SocketType::Sub).await;
+        raw.send(&[0, 1, 1]).await;
+        raw
+    }
+
     /// Sends bytes. An error is fine: the other side may have hung up already.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.ok();
