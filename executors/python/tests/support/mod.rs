@@ -1,6 +1,7 @@
 //! A tiny blocking host: starts a worker by the contract, sends frames, brings text and frames in order.
 #![allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic)]
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,10 +19,10 @@ use cob_protocol::frame::{
 };
 use cob_protocol::handshake::{FRAME_FD, Hello, IMAGE_FD, PAGE_FD, Ready, VERSIONS};
 use cob_protocol::json::Json;
-use cob_protocol::limits::OUTPUT_PIPE_BYTES;
+use cob_protocol::limits::{INTERRUPT_AGAIN_MS, OUTPUT_PIPE_BYTES};
 use cob_protocol::page::{PAGE_BYTES, PAGE_WORDS, Page};
 use cob_python::{BOOTSTRAP, MODULE};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, ftruncate, memfd_create};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
@@ -53,6 +54,7 @@ pub struct Host {
     executions: ExecutionNumber,
     scratch: Vec<u8>,
     ended: bool,
+    is_interrupting: Cell<bool>,
 }
 
 struct Pipe {
@@ -119,6 +121,7 @@ impl Host {
             sequence: 0,
             received: 0,
             executions: 0,
+            is_interrupting: Cell::new(false),
             scratch: vec![0; 1 << 16],
             ended: false,
         }
@@ -183,6 +186,7 @@ impl Host {
 
     pub fn execute_with(&mut self, code: &str, change: impl FnOnce(&mut Execute)) -> ExecutionNumber {
         self.executions += 1;
+        self.is_interrupting.set(false);
         let execution = self.executions;
         let mut execute = Execute {
             execution,
@@ -238,8 +242,11 @@ impl Host {
     }
 
     /// Aims an interrupt at `execution` and sends the signal.
+    /// Interrupts, and again as the kernel does if nothing comes of it: a signal between Python's last look for one
+    /// and the start of a wait is not seen by that wait.
     pub fn interrupt(&self, execution: ExecutionNumber) {
         self.page.aim_interrupt(execution);
+        self.is_interrupting.set(true);
         self.signal();
     }
 
@@ -276,7 +283,9 @@ impl Host {
     fn wait(&self) {
         let [out, err] = &self.pipes;
         let mut fds = [&self.socket, &out.end, &err.end].map(|fd| PollFd::new(fd, PollFlags::IN));
-        match poll(&mut fds, None) {
+        let again = Timespec { tv_sec: INTERRUPT_AGAIN_MS as i64 / 1000, tv_nsec: 0 };
+        match poll(&mut fds, self.is_interrupting.get().then_some(&again)) {
+            Ok(0) => self.signal(),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => panic!("poll: {error}"),
         }
