@@ -188,7 +188,12 @@ impl Session {
             () = flushed_by(&self.outlet, finishing), if finishing.is_some() => self.finish().await,
             news = self.worker.news(), if has_room && finishing.is_none() => match news {
                 News::Started(started) => self.worker_started(*started).await,
-                News::Event(event) => self.worker_event(event).await,
+                News::Event(event) => {
+                    self.worker_event(event).await;
+                    // A worker that floods is always ready: without a look at the sockets in between, nobody else
+                    // would be accepted, read or answered until it pauses.
+                    tokio::task::yield_now().await;
+                }
             },
             () = self.outlet.room(), if !has_room => {}
             Some(request) = self.inputs.shell.recv(), if queue_has_room => self.accept(request).await,
