@@ -64,6 +64,8 @@ pub struct Session {
     pub(crate) queue_bytes: usize,
     pub(crate) current: Option<Current>,
     finishing: Option<Finishing>,
+    /// A subscriber did not take its output in time: replies do not wait for it again before it has caught up.
+    is_lagging: bool,
     pub(crate) contexts: Contexts,
     pub(crate) count: u32,
     pub(crate) history: History,
@@ -141,6 +143,7 @@ impl Session {
             queue_bytes: 0,
             current: None,
             finishing: None,
+            is_lagging: false,
             contexts: Contexts::default(),
             count: 0,
             history: History::default(),
@@ -262,8 +265,7 @@ impl Session {
             WorkerEvent::Frame(Frame::Done(done), _) => self.done(done).await,
             WorkerEvent::Frame(frame, payloads) => {
                 if let Err(violation) = self.frame(frame, payloads).await {
-                    tracing::error!(violation, "the worker broke the protocol and is killed");
-                    self.kill_worker();
+                    self.condemn_worker(violation);
                 }
             }
         }
@@ -293,7 +295,14 @@ impl Session {
         self.status(ExecutionState::Starting, Json::object());
     }
 
-    pub(crate) fn kill_worker(&mut self) {
+    fn condemn_worker(&mut self, violation: &str) {
+        tracing::error!(violation, "the worker broke the protocol and is killed");
+        if let WorkerState::Live(worker) = &mut self.worker {
+            worker.condemn(violation);
+        }
+    }
+
+    fn kill_worker(&mut self) {
         if let WorkerState::Live(worker) = &mut self.worker {
             worker.kill();
         }
@@ -305,8 +314,7 @@ impl Session {
         let is_current =
             matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == done.execution);
         if !is_current {
-            tracing::error!(execution = done.execution, "the worker ended an execution that does not run");
-            return self.kill_worker();
+            return self.condemn_worker("the end of an execution that does not run");
         }
         let Some(Current::Run(mut running)) = self.current.take() else { return };
         self.interrupt_again = None;
@@ -330,7 +338,7 @@ impl Session {
         let deadline = Instant::now() + Duration::from_millis(OUTPUT_BEFORE_REPLY_MS_MAX);
         self.finishing = Some(Finishing { running, reply, failed, deadline });
         self.outlet.flush();
-        if self.outlet.is_flushed() {
+        if self.is_lagging || self.outlet.is_flushed() {
             self.finish().await;
         }
     }
@@ -338,6 +346,7 @@ impl Session {
     /// Reply, then idle, then what else depends on the outcome.
     async fn finish(&mut self) {
         let Some(Finishing { running, reply, failed, .. }) = self.finishing.take() else { return };
+        self.is_lagging = !self.outlet.is_flushed();
         let Running { request, promise, cell, .. } = *running;
         if let Some(content) = reply {
             self.reply(&request, "execute_reply", content.clone());

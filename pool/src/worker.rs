@@ -149,6 +149,8 @@ pub struct Worker {
     leading_read: bool,
     /// The socket was found empty after the last look at the pipes.
     socket_dry: bool,
+    /// Why it was killed, if it was for what it sent.
+    condemned: Option<String>,
     ending: Ending,
     _lifeline: OwnedFd,
 }
@@ -195,6 +197,7 @@ impl Worker {
             leading: StreamName::Stdout,
             leading_read: false,
             socket_dry: false,
+            condemned: None,
             ending: Ending::Alive,
             _lifeline: lifeline,
         };
@@ -267,6 +270,12 @@ impl Worker {
         self.signal_group(Signal::KILL);
         // The group signal does nothing before the child has made its group.
         let _ = self.child.kill();
+    }
+
+    /// Kills a worker that said what it must not say; its end will name `violation`.
+    pub fn condemn(&mut self, violation: &str) {
+        self.condemned.get_or_insert_with(|| violation.to_owned());
+        self.kill();
     }
 
     /// The next thing the worker did. After [`WorkerEvent::Gone`] there is nothing more. Cancel-safe.
@@ -453,9 +462,10 @@ impl Worker {
         // is a zombie its id cannot belong to anyone else.
         self.signal_group(Signal::KILL);
         if let (Ok(Some(status)), Ending::Alive) = (self.child.try_wait(), &self.ending) {
-            self.ending = Ending::Gone(match status.code() {
-                Some(code) => Exit::Status(code),
-                None => Exit::Signal(status.signal().unwrap_or_default()),
+            self.ending = Ending::Gone(match (self.condemned.take(), status.code()) {
+                (Some(violation), _) => Exit::Violation(violation),
+                (None, Some(code)) => Exit::Status(code),
+                (None, None) => Exit::Signal(status.signal().unwrap_or_default()),
             });
         }
     }

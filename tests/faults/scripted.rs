@@ -48,7 +48,7 @@ async fn w14_a_worker_that_speaks_for_another_execution_is_killed_and_changes_no
         let mut kernel = kernel(&format!("ready;await;print before;{forgery};linger")).await;
         kernel.expect_errors();
         let mut client = kernel.client().await;
-        let run = client.run("code").await.lost("");
+        let run = client.run("code").await.lost("protocol violation");
         assert_eq!(run.stdout(), "before\n", "{forgery}");
         assert!(run.broadcasts.iter().all(|seen| seen.msg_type != "execute_result"), "{forgery}");
         process::ended(kernel.worker(0).await).await;
