@@ -4,6 +4,7 @@
 //! talks to clients and keeps nothing: what a worker says goes out of [`Worker::next`] and is forgotten.
 
 mod drain;
+mod exit;
 mod frame_reader;
 mod frame_writer;
 mod page;
@@ -13,8 +14,9 @@ pub mod usage;
 mod watch;
 mod worker;
 
+pub use exit::Exit;
 pub use frame_reader::{FrameReader, ReadError};
 pub use frame_writer::{FrameWriter, Lane, SendError};
 pub use spawn::Program;
 pub use watch::exit_of;
-pub use worker::{Exit, StartError, Worker, WorkerEvent};
+pub use worker::{StartError, Worker, WorkerEvent};

@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
 use crate::drain::Drain;
+use crate::exit::Exit;
 use crate::frame_reader::{Fill, FrameReader, ReadError};
 use crate::frame_writer::{FrameWriter, Lane, SendError};
 use crate::page::SharedPage;
@@ -40,55 +41,6 @@ pub enum WorkerEvent {
     Frame(Frame, Vec<Bytes>),
     /// It is gone, and everything it wrote has been given out.
     Gone(Exit),
-}
-
-/// How a worker ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// With this status.
-    Status(i32),
-    /// By this signal.
-    Signal(i32),
-    /// It was killed because it broke the protocol.
-    Violation(String),
-    /// It was killed because its transport failed.
-    Transport(String),
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Status(status) => write!(f, "exited with status {status} before finishing"),
-            Self::Signal(signal) => match signal_name(*signal) {
-                Some(name) => write!(f, "was killed by signal {signal} ({name})"),
-                None => write!(f, "was killed by signal {signal}"),
-            },
-            Self::Violation(what) => write!(f, "was killed for a protocol violation: {what}"),
-            Self::Transport(what) => write!(f, "was killed because its transport failed: {what}"),
-        }
-    }
-}
-
-fn signal_name(signal: i32) -> Option<&'static str> {
-    Some(match signal {
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGINT => "SIGINT",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGILL => "SIGILL",
-        libc::SIGTRAP => "SIGTRAP",
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGALRM => "SIGALRM",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGXCPU => "SIGXCPU",
-        libc::SIGXFSZ => "SIGXFSZ",
-        libc::SIGSYS => "SIGSYS",
-        _ => return None,
-    })
 }
 
 /// A worker that did not come up.
