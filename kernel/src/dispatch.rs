@@ -15,6 +15,7 @@ use cob_protocol::event::ErrorText;
 use cob_protocol::frame::{Comm, CommAction, Frame, RequestNumber};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
+use cob_protocol::limits::SESSION_WAITING_MAX;
 use cob_protocol::promise::{Key, SessionState, Settlement, State};
 use cob_protocol::registry::{self, Request, RequestError};
 
@@ -53,9 +54,6 @@ impl Question {
         }
     }
 }
-
-/// Requests that may wait for the worker to introduce itself, or for an execution they joined.
-const WAITING_MAX: usize = 1024;
 
 impl Session {
     /// Takes a request in: answers it, or puts it into the queue.
@@ -170,7 +168,7 @@ impl Session {
             Some(content) => {
                 self.at_once(&request, |session| session.reply(&request, "execute_reply", content));
             }
-            None if self.joined.len() < WAITING_MAX => self.joined.push((promise, request)),
+            None if self.joined.len() < SESSION_WAITING_MAX => self.joined.push((promise, request)),
             None => self.at_once(&request, |session| {
                 session.reply_error(
                     &request,

@@ -80,9 +80,9 @@ impl FrameDecoder {
         self.ready = true;
     }
 
-    /// Where a reader puts the bytes it gets. Whoever grows it should do so in bounded steps.
-    pub fn buffer_mut(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Adds bytes that arrived.

@@ -52,6 +52,8 @@ pub const ID_BYTES_MAX: usize = 255;
 pub const REPLAY_WINDOW: usize = 65_536;
 /// Requests that wait in one session before its client's socket is no longer read.
 pub const SESSION_QUEUE_MAX: usize = 4096;
+/// Requests of one session that wait for its worker to introduce itself, or for an execution they joined.
+pub const SESSION_WAITING_MAX: usize = 1024;
 /// Bytes of requests that wait in one session before its client's socket is no longer read.
 pub const SESSION_QUEUE_BYTES_MAX: usize = 64 * MIB;
 

@@ -4,6 +4,7 @@ use cob_pool::usage::{HostSample, ProcessSample};
 use cob_protocol::content::{ConnectReply, HelpLink, HostMemory, KernelInfoReply, ShutdownReply, UsageReply};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::json::Json;
+use cob_protocol::limits::SESSION_WAITING_MAX;
 use cob_protocol::message::PROTOCOL_VERSION;
 
 use crate::request::ClientRequest;
@@ -13,9 +14,6 @@ const HELP_LINKS: &[HelpLink] = &[
     HelpLink { text: "Python Reference", url: "https://docs.python.org/3" },
     HelpLink { text: "Jupyter Documentation", url: "https://docs.jupyter.org" },
 ];
-
-/// Requests that may wait for a worker that is being started.
-const WAITING_MAX: usize = 1024;
 
 /// Processor time at the last `usage_request`.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +27,7 @@ impl Session {
     pub(crate) fn kernel_info(&mut self, request: ClientRequest) {
         if self.ready.is_some() {
             self.answer_kernel_info(&request);
-        } else if self.waiting_for_ready.len() < WAITING_MAX {
+        } else if self.waiting_for_ready.len() < SESSION_WAITING_MAX {
             self.waiting_for_ready.push(request);
         } else {
             self.at_once(&request, |session| {
