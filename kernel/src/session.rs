@@ -230,6 +230,7 @@ impl Session {
             versions: VERSIONS,
             session: self.config.id.to_string(),
             options: self.config.options.clone(),
+            umask: None,
         };
         let started = Worker::start(&self.config.program, hello);
         self.worker = WorkerState::Starting(tokio::spawn(async move {

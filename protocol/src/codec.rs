@@ -66,6 +66,7 @@ pub struct FrameDecoder {
     skip: usize,
     unknown: u32,
     ready: bool,
+    takes_hello: bool,
 }
 
 impl FrameDecoder {
@@ -73,6 +74,12 @@ impl FrameDecoder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The worker's decoder: it also accepts a `hello`, which carries an environment, in its full size.
+    #[must_use]
+    pub fn of_worker() -> Self {
+        Self { takes_hello: true, ..Self::default() }
     }
 
     /// From now on the caps of the table hold.
@@ -136,7 +143,11 @@ impl FrameDecoder {
 
     fn check_cap(&self, kind: Kind, bytes: usize) -> Result<(), CodecError> {
         let cap = kind.bytes_max();
-        let bytes_max = if self.ready { cap } else { cap.min(HANDSHAKE_FRAME_BYTES_MAX) };
+        let bytes_max = if self.ready || (self.takes_hello && kind == Kind::Hello) {
+            cap
+        } else {
+            cap.min(HANDSHAKE_FRAME_BYTES_MAX)
+        };
         if bytes > bytes_max {
             return Err(CodecError::TooLarge { kind: kind.name(), bytes, bytes_max });
         }

@@ -62,6 +62,13 @@ errors! {
     Busy "busy" Limit "Wait until running work has ended, then try again.";
     WorkerStartFailed "worker_start_failed" Worker "Run `cob doctor`; it checks the interpreter and says what it lacks.";
     WorkerLost "worker_lost" Worker "The variables are gone: run the cells that define them again.";
+    WorkerStalled "worker_stalled" Worker "Something stopped the worker (SIGSTOP). The variables are gone: run the cells that define them again.";
+    InterruptedByForce "interrupted_by_force" Code "The code did not react to the interrupt and was killed. The variables are gone: run the cells that define them again.";
+    MemoryLimit "memory_limit" Limit "Let the code use less memory, or ask for a session with a higher limit.";
+    CpuLimit "cpu_limit" Limit "Let the code compute less, or ask for a session with a higher limit.";
+    TimeLimit "time_limit" Limit "Let the cell do less, or ask for a session with a higher limit.";
+    DiskLimit "disk_limit" Limit "Delete files in the working directory, or ask for a session with a higher limit.";
+    InvalidLimit "invalid_limit" Client "Write limits as name=value, for example memory=2G,time=30s; `cob kernel --help` lists the names.";
     ShuttingDown "shutting_down" Client "Start the kernel again.";
 }
 

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::handshake::{Hello, Ready};
 use crate::json::Json;
 use crate::limits::{
-    DISPLAY_FRAME_BYTES_MAX, HANDSHAKE_FRAME_BYTES_MAX, PLAIN_FRAME_BYTES_MAX, REQUEST_FRAME_BYTES_MAX,
+    DISPLAY_FRAME_BYTES_MAX, HANDSHAKE_FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX, PLAIN_FRAME_BYTES_MAX,
+    REQUEST_FRAME_BYTES_MAX,
 };
 
 /// Who sends a frame.
@@ -412,7 +413,7 @@ pub struct ResultValue {
 }
 
 frames! {
-    1 Hello(Hello) "hello" ToWorker HANDSHAKE_FRAME_BYTES_MAX;
+    1 Hello(Hello) "hello" ToWorker HELLO_FRAME_BYTES_MAX;
     2 Ready(Ready) "ready" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
     3 Execute(Execute) "execute" ToWorker REQUEST_FRAME_BYTES_MAX;
     4 Complete(Complete) "complete" ToWorker REQUEST_FRAME_BYTES_MAX;

@@ -10,7 +10,8 @@ pub const VERSIONS: VersionRange = VersionRange { min: 1, max: 1 };
 
 /// Descriptor at which a worker finds its program image (Python's extension module), if it has one.
 pub const IMAGE_FD: i32 = 3;
-/// Descriptor at which a worker finds its frame socket.
+/// Descriptor at which a worker finds its frame socket, and a zygote its control socket: the type of the socket
+/// (stream, packets) says which of the two the process shall be.
 pub const FRAME_FD: i32 = 4;
 /// Descriptor at which a worker finds the page it shares with the kernel ([`crate::page`]).
 pub const PAGE_FD: i32 = 5;
@@ -55,6 +56,10 @@ impl VersionRange {
 }
 
 /// The kernel introduces itself and says how the session shall be set up.
+///
+/// A worker that was forked off a zygote did not get its surroundings from the system; they are two payloads.
+/// Payload 0: its environment, `NAME=VALUE` with a NUL after each; it replaces what the process had. Payload 1: its
+/// working directory. Without payloads both stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Frame protocol versions of the kernel.
@@ -64,6 +69,9 @@ pub struct Hello {
     /// Executor options, a JSON object; unknown keys are ignored.
     #[serde(default)]
     pub options: Json,
+    /// File mode creation mask; as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
 }
 
 /// The worker is ready to run code.

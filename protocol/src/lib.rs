@@ -22,3 +22,4 @@ pub mod registry;
 pub mod signing;
 pub mod time;
 pub mod wire;
+pub mod zygote;

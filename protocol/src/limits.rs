@@ -12,6 +12,13 @@ pub const MIB: usize = 1024 * KIB;
 
 /// Largest frame before the handshake is done.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 64 * KIB;
+/// The frame `hello`, which carries an environment: what Linux allows to be passed to a program, and some more. Only
+/// the kernel sends it, so a worker takes it before the handshake is done.
+pub const HELLO_FRAME_BYTES_MAX: usize = 4 * MIB;
+/// Largest packet between host and zygote.
+pub const ZYGOTE_PACKET_BYTES_MAX: usize = 64 * KIB;
+/// Modules that a zygote imports in advance.
+pub const IMPORTS_MAX: usize = 64;
 /// Largest frame of the kinds that carry no user payload.
 pub const PLAIN_FRAME_BYTES_MAX: usize = MIB;
 /// Largest frame that carries a display, an answer or a result.
@@ -106,6 +113,14 @@ pub const ZMTP_WRITE_TURN_BYTES: usize = MIB;
 pub const WORKER_START_MS_MAX: u64 = 30_000;
 /// Between the first SIGINT of an interrupt and the second.
 pub const INTERRUPT_AGAIN_MS: u64 = 1_000;
+/// Between the first SIGINT of an interrupt and SIGKILL, unless the session asks for another time.
+pub const INTERRUPT_GRACE_MS: u64 = 2_000;
+/// A worker that has been stopped (SIGSTOP) for this long is judged stalled.
+pub const STALLED_MS: u64 = 5_000;
+/// A zygote must have done its imports within this time.
+pub const ZYGOTE_START_MS_MAX: u64 = 60_000;
+/// A zygote must fork within this time.
+pub const FORK_MS_MAX: u64 = 10_000;
 /// A worker asked to shut down gets this long before its process group is killed.
 pub const SHUTDOWN_GRACE_MS: u64 = 1_000;
 /// What has been published is given this long to reach the wire before the process exits.
@@ -130,6 +145,7 @@ const _: () = {
     assert!(HANDSHAKE_FRAME_BYTES_MAX <= PLAIN_FRAME_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < REQUEST_FRAME_BYTES_MAX, "every client message must fit in a frame");
     assert!(REQUEST_FRAME_BYTES_MAX < u32::MAX as usize, "the length of a frame is a u32");
+    assert!(INTERRUPT_AGAIN_MS < INTERRUPT_GRACE_MS);
     assert!(OUTPUT_TAIL_BYTES < OUTPUT_KEPT_BYTES_MAX);
     assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);

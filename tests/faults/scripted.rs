@@ -121,7 +121,7 @@ fn program(script: &str) -> Program {
 }
 
 fn hello() -> Hello {
-    Hello { versions: VERSIONS, session: "s1".to_owned(), options: Json::object() }
+    Hello { versions: VERSIONS, session: "s1".to_owned(), options: Json::object(), umask: None }
 }
 
 #[tokio::test(start_paused = true)]

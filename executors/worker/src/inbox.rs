@@ -41,7 +41,7 @@ impl Inbox {
     pub fn new(socket: Arc<OwnedFd>) -> Self {
         Self {
             socket,
-            decoder: FrameDecoder::new(),
+            decoder: FrameDecoder::of_worker(),
             scratch: vec![0; READ_AHEAD_BYTES_MAX].into_boxed_slice(),
             queue: VecDeque::new(),
             queued_bytes: 0,

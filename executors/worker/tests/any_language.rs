@@ -137,7 +137,7 @@ fn the_main_loop_serves_any_language() {
 }
 
 fn converse(mut host: Host) {
-    host.send(Hello { versions: VERSIONS, session: "s".to_owned(), options: Json::object() }, &[]);
+    host.send(Hello { versions: VERSIONS, session: "s".to_owned(), options: Json::object(), umask: None }, &[]);
     host.decoder.handshake_done();
     assert!(matches!(host.receive(), Frame::Ready(ready) if ready.executor == "asking 1"));
 

@@ -145,7 +145,7 @@ impl Host {
     }
 
     pub fn hello(&mut self) {
-        let hello = Hello { versions: VERSIONS, session: "test".to_owned(), options: Json::object() };
+        let hello = Hello { versions: VERSIONS, session: "test".to_owned(), options: Json::object(), umask: None };
         self.send(hello, &[]);
         self.decoder.handshake_done();
     }
