@@ -19,6 +19,7 @@ pub mod message;
 pub mod page;
 pub mod promise;
 pub mod registry;
+pub mod resources;
 pub mod signing;
 pub mod time;
 pub mod wire;
