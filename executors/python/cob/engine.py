@@ -39,11 +39,8 @@ storing = False
 value = failure = None
 
 
-def start(options_json, in_folder):
-    """Prepare the session; returns the language info of kernel_info_reply and the banner.
-
-    ``in_folder``: modules of the working folder can be imported, unless a script brings its own.
-    """
+def load():
+    """What is the same for every session of this interpreter; a zygote does it before it imports and forks."""
     global namespace
     from cob import imports, stdio
 
@@ -60,10 +57,22 @@ def start(options_json, in_folder):
     builtins.exit = builtins.quit = namespace["exit"] = namespace["quit"] = leave
     sys.displayhook = displayhook
     builtins.get_ipython = namespace["get_ipython"] = _get_ipython
-    # What ipykernel sets: programs started by a cell must not wait in a pager.
-    os.environ.update(TERM="xterm-color", CLICOLOR="1", PAGER="cat", GIT_PAGER="cat")
+    _set_environment()
     if _has_ipython():
         builtins.__IPYTHON__ = True  # libraries recognise IPython by this name
+
+
+def start(options_json, in_folder):
+    """Prepare the session; returns the language info of kernel_info_reply and the banner.
+
+    ``in_folder``: modules of the working folder can be imported, unless a script brings its own.
+    """
+    if namespace is None:
+        load()
+    else:
+        _set_environment()
+    history.enter_directory()
+    if hasattr(builtins, "__IPYTHON__"):
         if os.path.isdir(os.path.join(os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython"))):
             from cob import profile
 
@@ -75,6 +84,11 @@ def start(options_json, in_folder):
 
         script.prepare(options_json)
     return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
+
+
+def _set_environment():
+    # What ipykernel sets: programs started by a cell must not wait in a pager.
+    os.environ.update(TERM="xterm-color", CLICOLOR="1", PAGER="cat", GIT_PAGER="cat")
 
 
 def _get_ipython():

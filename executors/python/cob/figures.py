@@ -21,6 +21,17 @@ def choose_backend(matplotlib):
     matplotlib.rcParamsDefault["backend"] = backend
 
 
+def follow_environment(matplotlib):
+    """matplotlib was imported before the session had its environment."""
+    backend = os.environ.get("MPLBACKEND")
+    if backend:
+        matplotlib.rcParams["backend"] = matplotlib.rcParamsDefault["backend"] = backend
+        return
+    for settings in (matplotlib.rcParams, matplotlib.rcParamsDefault):
+        dict.__setitem__(settings, "backend", matplotlib.rcsetup._auto_backend_sentinel)
+    choose_backend(matplotlib)
+
+
 def _chosen(matplotlib):
     """Whether a matplotlibrc file names a backend."""
     value = dict.__getitem__(matplotlib.rcParams, "backend")

@@ -22,14 +22,18 @@ def install(namespace):
     """Put the variables into the user's namespace."""
     global _namespace
     _namespace = namespace
-    try:
-        directories.append(os.getcwd())
-    except OSError:
-        pass  # the directory is gone; the session works without one
     namespace.update(
         In=inputs, Out=outputs, _ih=inputs, _oh=outputs, _dh=directories,
         _="", __="", ___="", _i="", _ii="", _iii="",
     )
+
+
+def enter_directory():
+    """The session begins in the working directory of the process."""
+    try:
+        directories[:] = [os.getcwd()]
+    except OSError:
+        del directories[:]  # the directory is gone; the session works without one
 
 
 def adopt(parsed, raw, results, visited):

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use cob_protocol::handshake::{FRAME_FD, IMAGE_FD, LIFELINE_FD, PAGE_FD};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
 
 /// No private descriptor is below this number.
 pub const PRIVATE_FD_MIN: RawFd = 64;
@@ -24,6 +26,30 @@ pub struct Descriptors {
     pub stdout: OwnedFd,
     /// A second handle on the stderr pipe.
     pub stderr: OwnedFd,
+}
+
+/// What this process was started to be.
+#[derive(Debug)]
+pub enum Role {
+    /// A worker.
+    Worker(Descriptors),
+    /// A zygote, to be ordered about through this socket of packets.
+    Zygote(OwnedFd),
+}
+
+impl Role {
+    /// Looks at the socket that the process was started with, and takes over what it was given.
+    ///
+    /// # Errors
+    /// See [`Descriptors::take`].
+    pub fn take() -> io::Result<Self> {
+        if socket_type(standard(FRAME_FD)).is_ok_and(|kind| kind == SocketType::SEQPACKET) {
+            let _ = take_over(IMAGE_FD);
+            let _ = fcntl_setfd(standard(LIFELINE_FD), FdFlags::CLOEXEC);
+            return Ok(Self::Zygote(duplicate(take_over(FRAME_FD)?)?));
+        }
+        Descriptors::take().map(Self::Worker)
+    }
 }
 
 impl Descriptors {

@@ -1,11 +1,16 @@
 //! What a language must provide to become a worker.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use bytes::Bytes;
 use cob_protocol::frame::{Comm, Complete, DoneStatus, Execute, Inspect, IsComplete, Outcome};
 use cob_protocol::handshake::Hello;
 use cob_protocol::json::Json;
+use rustix::process::Pid;
+
+use crate::process;
+use crate::surroundings::Surroundings;
 
 /// The interpreter's side of a wait: other threads of the user go on meanwhile, and signals are heard.
 pub trait Interpreter {
@@ -20,6 +25,14 @@ pub trait Interpreter {
     /// # Errors
     /// The exception of a handler: the wait must be given up.
     fn signals(&self) -> Result<(), Self::Interrupt>;
+
+    /// Forks this process, and lets the language do what it must around that. `None` in the child.
+    ///
+    /// # Errors
+    /// The system's reason; the process is as it was.
+    fn fork(&self) -> io::Result<Option<Pid>> {
+        process::fork()
+    }
 }
 
 /// What `ready` tells about the language.
@@ -53,11 +66,11 @@ pub trait Executor {
     /// Name and version, for logs.
     const NAME: &'static str;
 
-    /// Prepares the session.
+    /// Prepares the session. The working directory is entered already.
     ///
     /// # Errors
     /// One line that says why no code can run here.
-    fn start(&mut self, hello: &Hello) -> Result<Introduction, String>;
+    fn start(&mut self, hello: &Hello, surroundings: &Surroundings) -> Result<Introduction, String>;
 
     /// Runs code; whatever it shows is sent meanwhile.
     fn execute(&mut self, request: &Execute, code: &str) -> Finished;

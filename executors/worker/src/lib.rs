@@ -9,6 +9,8 @@
 //! [`Executor`], and answers through the [`Outbox`](outbox::Outbox). Code that runs meanwhile speaks through the
 //! [`Worker`].
 //!
+//! Instead of being started, a worker can be forked off a [`zygote`]; from then on there is no difference.
+//!
 //! **Invariant:** no lock is held where code of the user can run (a signal handler, another thread that got the
 //! interpreter), and no lock is waited for while the interpreter is held.
 
@@ -22,9 +24,12 @@ mod page;
 mod parents;
 pub mod process;
 pub mod run;
+pub mod surroundings;
 mod turn;
 pub mod worker;
+pub mod zygote;
 
 pub use executor::{Executor, Finished, Interpreter, Introduction};
 pub use outbox::SendError;
+pub use surroundings::Surroundings;
 pub use worker::Worker;

@@ -151,9 +151,18 @@ fn write_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 
 /// A write outside of any interpreter, for the last words of a process. What cannot be written is lost.
 pub fn write_last_words(text: &str) {
+    write_plainly(StreamName::Stderr, text);
+}
+
+/// A write of a process that is no worker. What cannot be written is lost.
+pub fn write_plainly(stream: StreamName, text: &str) {
+    let fd = match stream {
+        StreamName::Stdout => standard(1),
+        StreamName::Stderr => standard(2),
+    };
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
-        match write(standard(2), rest) {
+        match write(fd, rest) {
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             Err(_) => return,

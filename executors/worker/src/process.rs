@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+pub use rustix::process::Pid;
+
 /// The host is gone, or user code ended in a forked child: there is nobody left to tell.
 pub const EXIT_QUIETLY: i32 = 0;
 /// The interpreter or the host cannot be used (EX_CONFIG).
@@ -55,6 +57,19 @@ extern "C" fn on_fork() {
             // SAFETY: `close` is async-signal-safe, and nothing of cob uses the descriptor in a child.
             unsafe { libc::close(fd) };
         }
+    }
+}
+
+/// Forks this process; `None` in the child. A language may have something to do before and after.
+///
+/// # Errors
+/// The system's reason.
+pub fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the process has one thread of ours, so the child may go on like any process; the C library's own
+    // handlers run on both sides.
+    match unsafe { libc::fork() } {
+        error if error < 0 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
     }
 }
 

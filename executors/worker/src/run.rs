@@ -14,6 +14,7 @@ use crate::executor::{Executor, Finished, Interpreter};
 use crate::inbox::Filled;
 use crate::interrupt;
 use crate::process;
+use crate::surroundings::Surroundings;
 use crate::worker::Worker;
 
 /// Why a worker ended in order.
@@ -46,13 +47,14 @@ fn shake_hands<I: Interpreter, E: Executor>(
     interpreter: &I,
     executor: &mut E,
 ) -> Result<(), Ending> {
-    let hello = wait_for_hello(worker, interpreter)?;
+    let (hello, payloads) = wait_for_hello(worker, interpreter)?;
     VERSIONS.agree(hello.versions).map_err(|error| {
         Ending::Unusable(format!(
             "the kernel speaks other versions of the frame protocol than this worker: {error}"
         ))
     })?;
-    let introduction = executor.start(&hello).map_err(Ending::Unusable)?;
+    let surroundings = Surroundings::enter(&hello, &payloads).map_err(Ending::Unusable)?;
+    let introduction = executor.start(&hello, &surroundings).map_err(Ending::Unusable)?;
     worker.inbox().handshake_done();
     let ready = Ready {
         versions: VERSIONS,
@@ -64,11 +66,11 @@ fn shake_hands<I: Interpreter, E: Executor>(
     worker.tell(interpreter, ready, &[]).map_err(|error| Ending::Unusable(error.to_string()))
 }
 
-fn wait_for_hello<I: Interpreter>(worker: &Worker, interpreter: &I) -> Result<Hello, Ending> {
+fn wait_for_hello<I: Interpreter>(worker: &Worker, interpreter: &I) -> Result<(Hello, Vec<Bytes>), Ending> {
     loop {
         let next = worker.inbox().take();
         match worker.accept(next) {
-            Some(Envelope { frame: Frame::Hello(hello), .. }) => return Ok(hello),
+            Some(Envelope { frame: Frame::Hello(hello), payloads, .. }) => return Ok((hello, payloads)),
             Some(envelope) => {
                 let kind = envelope.frame.kind().name();
                 return Err(Ending::Unusable(format!("the first frame is `{kind}`, not `hello`")));

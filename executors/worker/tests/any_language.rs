@@ -18,7 +18,7 @@ use cob_protocol::json::Json;
 use cob_protocol::page::PAGE_BYTES;
 use cob_worker::descriptors::Descriptors;
 use cob_worker::run::{Ending, run};
-use cob_worker::{Executor, Finished, Interpreter, Introduction, Worker};
+use cob_worker::{Executor, Finished, Interpreter, Introduction, Surroundings, Worker};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 /// A language without an interpreter to hold.
@@ -42,7 +42,7 @@ struct Asking<'a>(&'a Worker);
 impl Executor for Asking<'_> {
     const NAME: &'static str = "asking 1";
 
-    fn start(&mut self, _: &Hello) -> Result<Introduction, String> {
+    fn start(&mut self, _: &Hello, _: &Surroundings) -> Result<Introduction, String> {
         Ok(Introduction { language_info: Json::object(), banner: "asks".to_owned() })
     }
 
@@ -137,7 +137,10 @@ fn the_main_loop_serves_any_language() {
 }
 
 fn converse(mut host: Host) {
-    host.send(Hello { versions: VERSIONS, session: "s".to_owned(), options: Json::object(), umask: None }, &[]);
+    host.send(
+        Hello { versions: VERSIONS, session: "s".to_owned(), options: Json::object(), umask: None },
+        &[],
+    );
     host.decoder.handshake_done();
     assert!(matches!(host.receive(), Frame::Ready(ready) if ready.executor == "asking 1"));
 

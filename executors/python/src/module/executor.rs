@@ -12,7 +12,7 @@ use cob_protocol::frame::{
 };
 use cob_protocol::handshake::Hello;
 use cob_protocol::json::Json;
-use cob_worker::{Executor, Finished, Introduction, Worker};
+use cob_worker::{Executor, Finished, Introduction, Surroundings, Worker};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -20,8 +20,8 @@ use pyo3::types::{PyBytes, PyModule, PyString, PyTuple};
 
 use super::frames::send_failure;
 use super::gil::Gil;
-use super::origin;
 use super::streams::to_utf8;
+use super::{origin, zygote};
 
 static IDLE_HOOK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 
@@ -45,12 +45,22 @@ impl<'py> PythonExecutor<'py> {
         Self { py, worker, engine: None, in_folder }
     }
 
-    fn try_start(&mut self, hello: &Hello) -> PyResult<Introduction> {
+    fn try_start(&mut self, hello: &Hello, surroundings: &Surroundings) -> PyResult<Introduction> {
+        if let Some(variables) = &surroundings.variables {
+            zygote::replace_environment(self.py, variables)?;
+        }
         let engine = self.py.import("cob.engine")?;
         let (language_info, banner): (String, String) =
             engine.call_method1("start", (hello.options.as_str(), self.in_folder))?.extract()?;
         self.engine = Some(engine);
         Ok(Introduction { language_info: json(language_info)?, banner })
+    }
+
+    /// In a worker that was just forked: the first execution shall not pay for what any one would.
+    pub(super) fn warm_up(&self) {
+        if let Err(error) = zygote::warm_up(self.py) {
+            self.log("a forked worker could not be warmed up", &error);
+        }
     }
 
     fn engine(&self) -> PyResult<&Bound<'py, PyModule>> {
@@ -165,8 +175,8 @@ impl<'py> PythonExecutor<'py> {
 impl Executor for PythonExecutor<'_> {
     const NAME: &'static str = concat!("cob-python ", env!("CARGO_PKG_VERSION"));
 
-    fn start(&mut self, hello: &Hello) -> Result<Introduction, String> {
-        self.try_start(hello).map_err(|error| {
+    fn start(&mut self, hello: &Hello, surroundings: &Surroundings) -> Result<Introduction, String> {
+        self.try_start(hello, surroundings).map_err(|error| {
             format!("the Python session cannot be set up: {}", self.traceback(&error).concat())
         })
     }

@@ -6,6 +6,7 @@ use cob_protocol::frame::{
     ResultValue, StreamName, UpdateDisplay,
 };
 use cob_protocol::json::Json;
+use cob_worker::output::write_last_words;
 use cob_worker::{SendError, process};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -160,7 +161,11 @@ pub(super) fn call(py: Python<'_>, kind: String, arguments: &str) -> PyResult<(&
 /// Says something to the operator; the level is `error`, `warn`, `info` or `debug`.
 #[pyfunction]
 pub(super) fn log(py: Python<'_>, level: &str, text: &Bound<'_, PyString>) -> PyResult<()> {
-    worker()?.log(&Gil(py), level, &to_utf8(text)?);
+    let text = to_utf8(text)?;
+    match worker() {
+        Ok(worker) => worker.log(&Gil(py), level, &text),
+        Err(_) => write_last_words(&format!("cob: {text}\n")), // a zygote's stderr is a log
+    }
     Ok(())
 }
 

@@ -1,7 +1,12 @@
-//! Waits without the interpreter.
+//! Waits without the interpreter, and forks with it.
+#![allow(unsafe_code)]
 
+use std::io;
+
+use cob_worker::process::{self, Pid};
 use cob_worker::{Interpreter, SendError};
 use pyo3::exceptions::PyValueError;
+use pyo3::ffi::{PyOS_AfterFork_Child, PyOS_AfterFork_Parent, PyOS_BeforeFork};
 use pyo3::prelude::*;
 
 /// Proof that this thread holds the interpreter.
@@ -17,6 +22,19 @@ impl Interpreter for Gil<'_> {
 
     fn signals(&self) -> PyResult<()> {
         self.0.check_signals()
+    }
+
+    fn fork(&self) -> io::Result<Option<Pid>> {
+        // SAFETY: this thread holds the interpreter, which is what all three ask for.
+        unsafe { PyOS_BeforeFork() };
+        let forked = process::fork();
+        match forked {
+            // SAFETY: as above; this is the child's only thread.
+            Ok(None) => unsafe { PyOS_AfterFork_Child() },
+            // SAFETY: as above; also after a fork that failed.
+            Ok(Some(_)) | Err(_) => unsafe { PyOS_AfterFork_Parent() },
+        }
+        forked
     }
 }
 

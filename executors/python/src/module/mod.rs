@@ -11,12 +11,15 @@ mod print;
 mod signal;
 mod sources;
 mod streams;
+mod zygote;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use cob_worker::descriptors::Descriptors;
-use cob_worker::output::write_last_words;
+use cob_protocol::frame::{ExecutionNumber, StreamName};
+use cob_worker::descriptors::Role;
+use cob_worker::output::{write_last_words, write_plainly};
 use cob_worker::process::{EXIT_QUIETLY, EXIT_UNUSABLE, exit_now};
 use cob_worker::run::{Ending, run};
 use cob_worker::{Worker, process};
@@ -24,7 +27,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use executor::PythonExecutor;
-use gil::Gil;
+use gil::{Gil, raised};
 
 static WORKER: OnceLock<Worker> = OnceLock::new();
 
@@ -52,20 +55,27 @@ mod _cob {
     }
 }
 
-/// Serves the host until the session ends. `in_folder`: whether modules of the working folder can be imported.
+/// Serves the host until the session ends; as a zygote, the host of each forked worker. `in_folder`: whether modules of the working folder can be imported.
 #[pyfunction]
 fn main(py: Python<'_>, in_folder: bool, sources: Option<PathBuf>) -> PyResult<()> {
     if WORKER.get().is_some() {
         return Err(PyRuntimeError::new_err("this process is a worker already"));
     }
-    let made = Descriptors::take().and_then(|descriptors| Worker::new(descriptors, signal::interrupt));
-    let new = made.unwrap_or_else(|error| give_up(&format!("not started as a worker: {error}")));
-    let worker = WORKER.get_or_init(|| new);
     sources::install(py, sources)?;
-    match run(worker, &Gil(py), &mut PythonExecutor::new(py, worker, in_folder)) {
+    let (descriptors, is_forked) = match Role::take().unwrap_or_else(|error| no_worker(&error)) {
+        Role::Worker(descriptors) => (descriptors, false),
+        // From here on this is one of its workers.
+        Role::Zygote(control) => (zygote::serve(py, control).unwrap_or_else(|ending| end(&ending)), true),
+    };
+    let new = Worker::new(descriptors, signal::interrupt).unwrap_or_else(|error| no_worker(&error));
+    let worker = WORKER.get_or_init(|| new);
+    let mut executor = PythonExecutor::new(py, worker, in_folder);
+    if is_forked {
+        executor.warm_up();
+    }
+    match run(worker, &Gil(py), &mut executor) {
         Ending::Shutdown => Ok(()),
-        Ending::HostGone => exit_now(EXIT_QUIETLY),
-        Ending::Unusable(reason) => give_up(&reason),
+        ending => end(&ending),
     }
 }
 
@@ -78,6 +88,33 @@ fn is_child() -> bool {
 /// The worker, for the functions that need one.
 fn worker() -> PyResult<&'static Worker> {
     WORKER.get().ok_or_else(|| PyRuntimeError::new_err("this process is no worker"))
+}
+
+/// Writes text where the calling code's output goes: in a zygote, where nobody's code runs, as it is.
+fn write(
+    py: Python<'_>,
+    stream: StreamName,
+    origin: impl FnOnce() -> ExecutionNumber,
+    text: &str,
+) -> PyResult<()> {
+    match WORKER.get() {
+        Some(worker) => worker.print(&Gil(py), stream, origin(), text).map_err(raised),
+        None => {
+            write_plainly(stream, text);
+            Ok(())
+        }
+    }
+}
+
+fn end(ending: &Ending) -> ! {
+    match ending {
+        Ending::Unusable(reason) => give_up(reason),
+        Ending::HostGone | Ending::Shutdown => exit_now(EXIT_QUIETLY),
+    }
+}
+
+fn no_worker(error: &io::Error) -> ! {
+    give_up(&format!("not started as a worker: {error}"))
 }
 
 fn give_up(reason: &str) -> ! {

@@ -4,6 +4,7 @@
 //! what they print later is still theirs.
 
 use cob_protocol::frame::ExecutionNumber;
+use cob_worker::Worker;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -37,8 +38,8 @@ pub(super) fn origin(py: Python<'_>) -> ExecutionNumber {
 
 /// The execution that runs; 0 if none does.
 #[pyfunction]
-pub(super) fn running() -> PyResult<ExecutionNumber> {
-    Ok(worker()?.running())
+pub(super) fn running() -> ExecutionNumber {
+    worker().map_or(0, Worker::running)
 }
 
 /// The client's header of an execution (of the calling code's own, if none is named), as JSON.
@@ -53,7 +54,7 @@ pub(super) fn parent(py: Python<'_>, execution: Option<ExecutionNumber>) -> PyRe
 /// The execution that a frame of the calling code names: its own, or else the one that runs.
 pub(super) fn effective(py: Python<'_>) -> ExecutionNumber {
     match origin(py) {
-        0 => running().unwrap_or(0),
+        0 => running(),
         number => number,
     }
 }

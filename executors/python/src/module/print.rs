@@ -12,9 +12,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule, PyString, PyTuple};
 
-use super::gil::{Gil, raised};
+use super::origin;
 use super::streams::to_utf8;
-use super::{origin, worker};
 
 struct Streams {
     stdout: Target,
@@ -153,7 +152,7 @@ impl<'py> Plain<'py> {
         }
         append(&mut line, self.end.as_ref(), "\n")?;
         if !line.is_empty() {
-            worker()?.print(&Gil(py), self.stream, origin::origin(py), &line).map_err(raised)?;
+            super::write(py, self.stream, || origin::origin(py), &line)?;
         }
         if line.capacity() <= KEPT_BYTES {
             LINE.set(line);

@@ -8,8 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use super::gil::{Gil, raised};
-use super::{origin, worker};
+use super::origin;
 
 /// Writes text to standard output; returns its length.
 #[pyfunction]
@@ -34,7 +33,7 @@ fn write(stream: StreamName, text: &Bound<'_, PyAny>) -> PyResult<usize> {
     let characters = text.len()?;
     if characters > 0 {
         let utf8 = to_utf8(text)?;
-        worker()?.print(&Gil(py), stream, origin::origin(py), &utf8).map_err(raised)?;
+        super::write(py, stream, || origin::origin(py), &utf8)?;
     }
     Ok(characters)
 }

@@ -1,6 +1,9 @@
 //! A tiny blocking host: starts a worker by the contract, sends frames, brings text and frames in order.
 #![allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod process;
+pub mod zygote;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
@@ -27,7 +30,9 @@ use rustix::fs::{MemfdFlags, OFlags, ftruncate, memfd_create};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Signal, kill_process_group};
+
+pub use process::Process;
 
 /// What a worker shows, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +46,7 @@ pub enum Event {
 }
 
 pub struct Host {
-    pub child: Child,
+    pub child: Process,
     pub ready: Option<Ready>,
     page: Page<'static>,
     socket: OwnedFd,
@@ -73,44 +78,40 @@ pub struct Start<'a> {
     /// Read the Python half from here instead of taking the embedded one.
     pub sources: Option<&'a Path>,
     pub folder: Option<&'a Path>,
+    /// Where modules are looked for besides.
+    pub modules: Option<&'a Path>,
+}
+
+/// The worker's ends of what connects it with its host.
+pub struct Theirs {
+    pub socket: OwnedFd,
+    pub page: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
 }
 
 impl Host {
     /// Starts a worker; it says nothing yet.
     pub fn spawn(start: &Start<'_>) -> Self {
+        Self::connect(|theirs| {
+            let mut command = command(start, &[(&theirs.socket, FRAME_FD), (&theirs.page, PAGE_FD)]);
+            command.stdout(theirs.stdout).stderr(theirs.stderr);
+            Process::Started(command.spawn().unwrap())
+        })
+    }
+
+    /// Gives a worker its ends.
+    pub fn connect(worker: impl FnOnce(Theirs) -> Process) -> Self {
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         let memory = memfd_create("cob-page", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, PAGE_BYTES as u64).unwrap();
         let page = map(&memory);
-        let (out, out_theirs) = pipe();
-        let (err, err_theirs) = pipe();
-        let high = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 64).unwrap();
-        let passed =
-            [(high(image()), IMAGE_FD), (high(theirs.as_fd()), FRAME_FD), (high(memory.as_fd()), PAGE_FD)];
-        let mut command = Command::new(start.python);
-        command.arg("-c").arg(bootstrap(start.sources)).process_group(0);
-        command.stdin(Stdio::null()).stdout(out_theirs).stderr(err_theirs);
-        if let Some(folder) = start.folder {
-            command.current_dir(folder);
-        }
-        // SAFETY: only async-signal-safe calls between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                for (from, to) in &passed {
-                    if libc::dup2(from.as_raw_fd(), *to) < 0 {
-                        return Err(std::io::Error::last_os_error());
-                    }
-                }
-                libc::signal(libc::SIGINT, libc::SIG_DFL);
-                Ok(())
-            });
-        }
-        let child = command.spawn().unwrap();
-        drop(command);
+        let (out, stdout) = pipe();
+        let (err, stderr) = pipe();
         let pipes = [Pipe::new(StreamName::Stdout, out), Pipe::new(StreamName::Stderr, err)];
         Self {
-            child,
+            child: worker(Theirs { socket: theirs, page: memory, stdout, stderr }),
             ready: None,
             page,
             socket,
@@ -131,12 +132,17 @@ impl Host {
     pub fn start(start: &Start<'_>) -> Self {
         let mut host = Self::spawn(start);
         host.hello();
+        host.until_ready();
+        host
+    }
+
+    pub fn until_ready(&mut self) {
         let mut seen = String::new();
         loop {
-            match host.event() {
+            match self.event() {
                 Event::Frame(Frame::Ready(ready), _) => {
-                    host.ready = Some(ready);
-                    return host;
+                    self.ready = Some(ready);
+                    return;
                 }
                 Event::Text(_, text) => seen.push_str(&String::from_utf8_lossy(&text)),
                 other => panic!("{other:?} instead of ready; the worker said:\n{seen}"),
@@ -145,8 +151,12 @@ impl Host {
     }
 
     pub fn hello(&mut self) {
-        let hello = Hello { versions: VERSIONS, session: "test".to_owned(), options: Json::object(), umask: None };
-        self.send(hello, &[]);
+        self.hello_with(&[], None);
+    }
+
+    pub fn hello_with(&mut self, payloads: &[Bytes], umask: Option<u32>) {
+        let hello = Hello { versions: VERSIONS, session: "test".to_owned(), options: Json::object(), umask };
+        self.send(hello, payloads);
         self.decoder.handshake_done();
     }
 
@@ -251,7 +261,7 @@ impl Host {
     }
 
     pub fn signal(&self) {
-        kill_process_group(Pid::from_child(&self.child), Signal::INT).unwrap();
+        kill_process_group(self.child.pid(), Signal::INT).unwrap();
     }
 
     /// Asks the worker to end and waits for it; what it still showed.
@@ -338,8 +348,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        let _ = self.child.wait();
+        self.child.end();
     }
 }
 
@@ -369,6 +378,33 @@ impl Pipe {
     }
 }
 
+/// An interpreter with the bootstrap; descriptors are put in their places.
+pub fn command(start: &Start<'_>, places: &[(&OwnedFd, i32)]) -> Command {
+    let mut passed = vec![(fcntl_dupfd_cloexec(image(), 64).unwrap(), IMAGE_FD)];
+    passed.extend(places.iter().map(|(fd, place)| (fcntl_dupfd_cloexec(fd, 64).unwrap(), *place)));
+    let mut command = Command::new(start.python);
+    command.arg("-c").arg(bootstrap(start.sources)).process_group(0).stdin(Stdio::null());
+    if let Some(folder) = start.folder {
+        command.current_dir(folder);
+    }
+    if let Some(modules) = start.modules {
+        command.env("PYTHONPATH", modules);
+    }
+    // SAFETY: only async-signal-safe calls between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            for (from, to) in &passed {
+                if libc::dup2(from.as_raw_fd(), *to) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    command
+}
+
 /// The bootstrap text, with another place for the Python half if one is named.
 pub fn bootstrap(sources: Option<&Path>) -> String {
     match sources {
@@ -380,7 +416,7 @@ pub fn bootstrap(sources: Option<&Path>) -> String {
     }
 }
 
-fn pipe() -> (OwnedFd, OwnedFd) {
+pub fn pipe() -> (OwnedFd, OwnedFd) {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     fcntl_setpipe_size(&read, OUTPUT_PIPE_BYTES).unwrap();
     rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK).unwrap();

@@ -1,0 +1,100 @@
+"""Before a session is forked, and right after.
+
+A zygote holds an interpreter in which everything is done that every session
+needs and no session can tell apart: this package is loaded, modules are
+imported. What would make two of its sessions alike (random numbers, secrets) is
+made anew in each, and what makes them differ (environment, folder) comes later.
+"""
+
+import gc
+import os
+import sys
+
+from cob import cells, engine
+
+# Of this package, what first outputs and first errors need; none of it does anything when it is imported.
+PRELOADED = (
+    "complete", "completeness", "display", "encoding", "errors", "expressions", "figures", "frames", "printers",
+    "profile", "script", "syntax", "tree",
+)
+
+_environment = None  # of this process before the imports
+
+
+def load():
+    """Everything up to the imports. Until ``settle`` nothing is collected: it would only be looked at in vain."""
+    global _environment
+    gc.disable()
+    engine.load()
+    for name in PRELOADED:
+        __import__("cob." + name)
+    _environment = dict(os.environb)
+
+
+def import_module(name):
+    """None, or why the module cannot be imported: whatever a module raises is its own affair."""
+    try:
+        __import__(name)
+    except BaseException as error:
+        from cob import errors
+
+        return f"{errors.name(error)}: {errors.text(error)}"
+    return None
+
+
+def settle():
+    """What exists now is never looked at by the collector again, so that its pages stay shared."""
+    cells.compile_cell("1", "<cob>")
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def warm_up():
+    """In a session that was just forked, before anything is asked of it."""
+    _differ()
+    # Through the same functions as a cell, so that the pages which they write to are this process's own already.
+    for part, _ in cells.compile_cell("None", cells.name("None", 0)):
+        eval(part, engine.namespace)
+    sys.stdout.flush()
+
+
+def _differ():
+    """Python itself reseeds ``random``."""
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        numbers.seed()
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        processes.current_process().authkey = os.urandom(32)
+
+
+def replace_environment(wanted):
+    """The session's variables instead of the zygote's; ``wanted`` maps bytes to bytes.
+
+    What modules changed when they were imported stays changed where the session asks for nothing else: in a process
+    of its own they would have changed it as well.
+    """
+    environment = os.environb
+    now = dict(environment)
+    if _environment is not None:
+        for name in now.keys() | _environment.keys():
+            if now.get(name) == _environment.get(name) or wanted.get(name) != _environment.get(name):
+                continue
+            if name in now:
+                wanted[name] = now[name]
+            else:
+                wanted.pop(name, None)
+    for name in now.keys() - wanted.keys():
+        del environment[name]
+    for name, value in wanted.items():
+        if now.get(name) != value:
+            environment[name] = value
+    if now.get(b"TZ") != wanted.get(b"TZ"):
+        import time
+
+        time.tzset()
+    if now.get(b"MPLBACKEND") != wanted.get(b"MPLBACKEND") and "matplotlib" in sys.modules:
+        from cob import figures
+
+        figures.follow_environment(sys.modules["matplotlib"])
