@@ -56,7 +56,6 @@ def warm_up():
     # Through the same functions as a cell, so that the pages which they write to are this process's own already.
     for part, _ in cells.compile_cell("None", cells.name("None", 0)):
         eval(part, engine.namespace)
-    sys.stdout.flush()
 
 
 def _differ():
@@ -64,6 +63,9 @@ def _differ():
     numbers = sys.modules.get("numpy.random")
     if numbers is not None:
         numbers.seed()
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.main_thread().native_id != os.getpid():
+        threading.main_thread()._set_native_id()  # up to 3.12 it is left as it was in the parent
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None:
         processes.current_process().authkey = os.urandom(32)

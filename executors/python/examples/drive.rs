@@ -43,7 +43,7 @@ mod drive {
         };
         let text = std::fs::read_to_string(file).unwrap();
         let began = Instant::now();
-        let mut host = Host::start(&Start { python, sources: sources.as_deref(), folder: None });
+        let mut host = Host::start(&Start { python, sources: sources.as_deref(), ..Start::default() });
         println!("ready after {:?}: {:?}", began.elapsed(), host.ready);
         for (kind, code) in cells(&text) {
             println!("--- {kind} {code:?}");

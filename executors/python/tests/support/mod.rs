@@ -46,6 +46,8 @@ pub enum Event {
 }
 
 pub struct Host {
+    /// Ends with its worker, if that is the only one it has.
+    zygote: Option<Box<zygote::Zygote>>,
     pub child: Process,
     pub ready: Option<Ready>,
     page: Page<'static>,
@@ -112,6 +114,7 @@ impl Host {
         let pipes = [Pipe::new(StreamName::Stdout, out), Pipe::new(StreamName::Stderr, err)];
         Self {
             child: worker(Theirs { socket: theirs, page: memory, stdout, stderr }),
+            zygote: None,
             ready: None,
             page,
             socket,
@@ -128,9 +131,19 @@ impl Host {
         }
     }
 
-    /// Starts a worker and shakes hands.
+    /// Starts a worker and shakes hands. With modules named in `COB_TEST_IMPORTS` (separated by commas) it is forked
+    /// off a zygote that has imported them: no test may see a difference.
     pub fn start(start: &Start<'_>) -> Self {
-        let mut host = Self::spawn(start);
+        let imports = std::env::var("COB_TEST_IMPORTS").ok();
+        let mut host = match imports {
+            None => Self::spawn(start),
+            Some(names) => {
+                let mut zygote = zygote::Zygote::start(start, &names.split(',').collect::<Vec<_>>());
+                let mut host = zygote.fork();
+                host.zygote = Some(Box::new(zygote));
+                host
+            }
+        };
         host.hello();
         host.until_ready();
         host

@@ -23,6 +23,7 @@ use super::{Host, Process, Start, command};
 
 pub struct Zygote {
     pub child: Child,
+    pub python: String,
     control: Option<OwnedFd>,
     /// Of the zygote itself.
     _lifeline: OwnedFd,
@@ -40,7 +41,8 @@ impl Zygote {
         let mut command = command(start, &[(&theirs, FRAME_FD), (&lifeline_end, LIFELINE_FD)]);
         command.stdout(stdout.try_clone().unwrap()).stderr(stdout);
         let child = command.spawn().unwrap();
-        Self { child, control: Some(control), _lifeline: lifeline, output: output.into(), forks: 0 }
+        let python = start.python.to_owned();
+        Self { child, python, control: Some(control), _lifeline: lifeline, output: output.into(), forks: 0 }
     }
 
     /// Starts one and lets it import.

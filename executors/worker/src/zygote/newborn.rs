@@ -8,11 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use cob_protocol::handshake::LIFELINE_FD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::setsid;
+use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use super::wards::StatusPipe;
 use crate::descriptors::{Descriptors, PRIVATE_FD_MIN, standard};
-use crate::process::{EXIT_QUIETLY, exit_now};
 
 /// What comes with an order to fork, in the order of the contract.
 pub(super) struct Transport {
@@ -76,7 +75,7 @@ fn hang_on_lifeline() -> io::Result<()> {
     // It may have been cut before it was in place.
     let mut end = [PollFd::from_borrowed_fd(standard(LIFELINE_FD), PollFlags::IN)];
     if poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
-        exit_now(EXIT_QUIETLY);
+        kill_process(getpid(), Signal::KILL)?;
     }
     Ok(())
 }
