@@ -134,7 +134,7 @@ impl Host {
     /// Starts a worker and shakes hands. With modules named in `COB_TEST_IMPORTS` (separated by commas) it is forked
     /// off a zygote that has imported them: no test may see a difference.
     pub fn start(start: &Start<'_>) -> Self {
-        let imports = std::env::var("COB_TEST_IMPORTS").ok();
+        let imports = std::env::var("COB_TEST_IMPORTS").ok().filter(|_| start.sources.is_none());
         let mut host = match imports {
             None => Self::spawn(start),
             Some(names) => {
