@@ -29,18 +29,19 @@ def keep(filename, code, count):
     """Remember a cell's source, so that tracebacks and ``inspect`` can show it."""
     global _characters
     if filename in sources:
-        _forget(filename)
+        forget(filename)
     sources[filename] = (count, code)
     _characters += len(code)
     while len(sources) > CELLS_MAX or (_characters > CHARACTERS_MAX and len(sources) > 1):
-        _forget(next(iter(sources)))
+        forget(next(iter(sources)))
     # linecache is not imported for this: its import takes longer than the start of a session.
     linecache = sys.modules.get("linecache")
     if linecache is not None:
         publish(linecache, filename)
 
 
-def _forget(filename):
+def forget(filename):
+    """The source of this cell is not needed any more."""
     global _characters
     _characters -= len(sources.pop(filename)[1])
     linecache = sys.modules.get("linecache")

@@ -57,7 +57,6 @@ def load():
     builtins.exit = builtins.quit = namespace["exit"] = namespace["quit"] = leave
     sys.displayhook = displayhook
     builtins.get_ipython = namespace["get_ipython"] = _get_ipython
-    _set_environment()
     if _has_ipython():
         builtins.__IPYTHON__ = True  # libraries recognise IPython by this name
 
@@ -69,9 +68,7 @@ def start(options_json, in_folder):
     """
     if namespace is None:
         load()
-    else:
-        _set_environment()
-    history.enter_directory()
+    introduction = arrive()
     if hasattr(builtins, "__IPYTHON__"):
         if os.path.isdir(os.path.join(os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython"))):
             from cob import profile
@@ -83,12 +80,15 @@ def start(options_json, in_folder):
         from cob import script
 
         script.prepare(options_json)
-    return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
+    return introduction
 
 
-def _set_environment():
+def arrive():
+    """The part of the start that follows the environment and can be done again."""
     # What ipykernel sets: programs started by a cell must not wait in a pager.
     os.environ.update(TERM="xterm-color", CLICOLOR="1", PAGER="cat", GIT_PAGER="cat")
+    history.enter_directory()
+    return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
 
 
 def _get_ipython():
@@ -135,6 +135,19 @@ def execute(code, execution_count, is_silent, store_history, stdin_allowed, user
     except BaseException as error:  # an interrupt between user code and here
         status = fail(error)
     return status, expressions, extra
+
+
+def rehearse():
+    """Run a cell that does nothing and leaves nothing; hooks are left out, since they may be the user's."""
+    global before_cell, after_cell, cell, silent
+    hooks = before_cell, after_cell
+    before_cell, after_cell = [], []
+    try:
+        execute("None", 0, True, False, False, "{}")
+    finally:
+        before_cell, after_cell = hooks
+        cell, silent = "", False
+        cells.forget(cells.name("None", 0))
 
 
 def _run(code, store_history):

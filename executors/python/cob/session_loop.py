@@ -66,6 +66,12 @@ def _create():
     _cob.set_idle_hook(_idle)
 
 
+def follow_environment():
+    """The loop was made before the session had its environment."""
+    if _loop is not None:
+        _loop.set_debug(_asyncio.coroutines._is_debug_mode())
+
+
 def enter():
     """Before a cell: make the session's loop the current one and mark it as running."""
     if _loop is None or _loop.is_closed():

@@ -10,13 +10,15 @@ import gc
 import os
 import sys
 
-from cob import cells, engine
+from cob import engine
 
 # Of this package, what first outputs and first errors need; none of it does anything when it is imported.
 PRELOADED = (
     "complete", "completeness", "display", "encoding", "errors", "expressions", "figures", "frames", "printers",
     "profile", "script", "syntax", "tree",
 )
+
+REHEARSALS = 20  # after so many calls the interpreter has made up its mind about a function
 
 _environment = None  # of this process before the imports
 
@@ -26,6 +28,7 @@ def load():
     global _environment
     gc.disable()
     engine.load()
+    engine.arrive()
     for name in PRELOADED:
         __import__("cob." + name)
     _environment = dict(os.environb)
@@ -44,7 +47,8 @@ def import_module(name):
 
 def settle():
     """What exists now is never looked at by the collector again, so that its pages stay shared."""
-    cells.compile_cell("1", "<cob>")
+    for _ in range(REHEARSALS):
+        _rehearse()
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -53,9 +57,24 @@ def settle():
 def warm_up():
     """In a session that was just forked, before anything is asked of it."""
     _differ()
-    # Through the same functions as a cell, so that the pages which they write to are this process's own already.
-    for part, _ in cells.compile_cell("None", cells.name("None", 0)):
-        eval(part, engine.namespace)
+    introduction = _rehearse()
+    loop = sys.modules.get("cob.session_loop")
+    if loop is not None:
+        loop.enter()
+        loop.leave()
+    return introduction
+
+
+def _rehearse():
+    """Do what the start of a session and a cell do, and leave no trace.
+
+    Calling a function writes to the pages of its objects, and of a page that a forked process writes to for the first
+    time a copy is made. Done here, nobody waits for it. In the zygote itself it lets the interpreter specialise the
+    code once for all.
+    """
+    replace_environment(dict(os.environb))
+    engine.rehearse()
+    return engine.arrive()
 
 
 def _differ():
@@ -92,6 +111,11 @@ def replace_environment(wanted):
     for name, value in wanted.items():
         if now.get(name) != value:
             environment[name] = value
+    _follow(now, wanted)
+
+
+def _follow(now, wanted):
+    """What looks at a variable only once has looked already."""
     if now.get(b"TZ") != wanted.get(b"TZ"):
         import time
 
@@ -100,3 +124,7 @@ def replace_environment(wanted):
         from cob import figures
 
         figures.follow_environment(sys.modules["matplotlib"])
+    if now.get(b"PYTHONASYNCIODEBUG") != wanted.get(b"PYTHONASYNCIODEBUG") and "cob.session_loop" in sys.modules:
+        from cob import session_loop
+
+        session_loop.follow_environment()

@@ -23,6 +23,7 @@ pub mod output;
 mod page;
 mod parents;
 pub mod process;
+pub mod rehearsal;
 pub mod run;
 pub mod surroundings;
 mod turn;

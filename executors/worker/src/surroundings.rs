@@ -28,6 +28,10 @@ impl Surroundings {
                 format!("the working directory {} cannot be entered: {error}", directory.display())
             })?;
         }
+        Self::parse(payloads)
+    }
+
+    pub(crate) fn parse(payloads: &[Bytes]) -> Result<Self, String> {
         Ok(Self { variables: payloads.first().map(parse).transpose()? })
     }
 }

@@ -12,6 +12,7 @@ use cob_protocol::frame::{
 };
 use cob_protocol::handshake::Hello;
 use cob_protocol::json::Json;
+use cob_worker::rehearsal;
 use cob_worker::{Executor, Finished, Introduction, Surroundings, Worker};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::intern;
@@ -58,7 +59,10 @@ impl<'py> PythonExecutor<'py> {
 
     /// In a worker that was just forked: the first execution shall not pay for what any one would.
     pub(super) fn warm_up(&self) {
-        if let Err(error) = zygote::warm_up(self.py) {
+        rehearsal::hello();
+        let rehearsed = zygote::warm_up(self.py)
+            .and_then(|(info, banner)| Ok(Introduction { language_info: json(info)?, banner }));
+        if let Err(error) = rehearsed.map(rehearsal::ready) {
             self.log("a forked worker could not be warmed up", &error);
         }
     }

@@ -54,9 +54,10 @@ impl Importer for Modules<'_> {
     }
 }
 
-/// What a worker that was just forked does before it is asked for anything.
-pub(super) fn warm_up(py: Python<'_>) -> PyResult<()> {
-    half(py)?.call_method0("warm_up").map(drop)
+/// What a worker that was just forked does before it is asked for anything: a start and a cell on trial. Language
+/// info and banner, as of a start.
+pub(super) fn warm_up(py: Python<'_>) -> PyResult<(String, String)> {
+    half(py)?.call_method0("warm_up")?.extract()
 }
 
 /// Replaces the environment, as Python and as C see it.
