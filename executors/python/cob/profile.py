@@ -14,8 +14,7 @@ def directory():
 
 def apply():
     """At the start of a session: load IPython if the profile has anything to say, and run what it says."""
-    where = directory()
-    if not startup_files() and not any(os.path.exists(os.path.join(where, name)) for name in CONFIG_FILES):
+    if is_empty():
         return
     from cob import ipython
 
@@ -25,6 +24,12 @@ def apply():
             run_startup(shell)
     except Exception as error:  # a broken profile must not cost the session
         engine.complain(f"the IPython profile could not be applied: {type(error).__name__}: {error}")
+
+
+def is_empty():
+    """Whether the profile has nothing to say."""
+    where = directory()
+    return not startup_files() and not any(os.path.exists(os.path.join(where, name)) for name in CONFIG_FILES)
 
 
 def startup_files():

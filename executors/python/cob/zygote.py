@@ -10,12 +10,12 @@ import gc
 import os
 import sys
 
-from cob import engine
+from cob import engine, profile
 
 # Of this package, what first outputs and first errors need; none of it does anything when it is imported.
 PRELOADED = (
     "complete", "completeness", "display", "encoding", "errors", "expressions", "figures", "frames", "printers",
-    "profile", "script", "syntax", "tree",
+    "script", "syntax", "tree",
 )
 
 REHEARSALS = 20  # after so many calls the interpreter has made up its mind about a function
@@ -74,6 +74,7 @@ def _rehearse():
     """
     replace_environment(dict(os.environb))
     engine.rehearse()
+    profile.is_empty()
     return engine.arrive()
 
 

@@ -65,6 +65,17 @@ mod measure {
 
         let parked: Vec<_> = (0..8).map(|_| zygote.fork()).collect();
         let _ = poll(&mut [], Some(&NAP));
+        let mut host = zygote.fork();
+        let _ = poll(&mut [], Some(&NAP));
+        let at_first = faults(&host);
+        greet(&mut host);
+        let at_ready = faults(&host);
+        host.run("1+1");
+        let (hello, run) = (at_ready - at_first, faults(&host) - at_ready);
+        println!(
+            "    {:<36} until parked {at_first}, hello to ready {hello}, first 1+1 {run}",
+            "page faults"
+        );
         memory("zygote with eight parked", zygote.child.id());
         memory("parked", parked[0].child.id());
         let mut host = zygote.session();
@@ -85,6 +96,13 @@ mod measure {
         times.sort_unstable();
         let at = |part: f64| times[(times.len() as f64 * part) as usize];
         println!("    {what:<36} min {:?}, p50 {:?}, p90 {:?}", times[0], at(0.5), at(0.9));
+    }
+
+    /// Page faults so far that needed no disk.
+    fn faults(host: &Host) -> u64 {
+        let text = read_text(&format!("/proc/{}/stat", host.child.id()));
+        let after_name = text.rsplit(')').next().unwrap_or_default();
+        after_name.split_whitespace().nth(7).and_then(|count| count.parse().ok()).unwrap_or_default()
     }
 
     fn memory(what: &str, pid: u32) {

@@ -100,6 +100,15 @@ fn a_module_that_starts_a_thread_makes_the_zygote_unfit() {
 }
 
 #[test]
+fn a_module_that_forks_makes_no_second_zygote() {
+    with_module("import os, sys\nif os.fork(): os.wait(); sys.exit('the parent')", |start| {
+        let (mut zygote, prepared) = Zygote::prepared(start, &["ours"]);
+        assert_eq!(prepared.missing[0].reason, "SystemExit: the parent");
+        assert_eq!(result(&zygote.session().run("6 * 7")).as_deref(), Some("42"));
+    });
+}
+
+#[test]
 fn a_thread_that_a_module_has_joined_does_no_harm() {
     let module =
         "import threading\nfor _ in range(20):\n    t = threading.Thread(target=int); t.start(); t.join()";

@@ -57,14 +57,17 @@ impl<'py> PythonExecutor<'py> {
         Ok(Introduction { language_info: json(language_info)?, banner })
     }
 
-    /// In a worker that was just forked: the first execution shall not pay for what any one would.
-    pub(super) fn warm_up(&self) {
+    /// In a worker that was just forked: makes it differ from others, and ready to answer at once.
+    ///
+    /// # Errors
+    /// One line that says why it must not be used.
+    pub(super) fn warm_up(&self) -> Result<(), String> {
         rehearsal::hello();
         let rehearsed = zygote::warm_up(self.py)
             .and_then(|(info, banner)| Ok(Introduction { language_info: json(info)?, banner }));
-        if let Err(error) = rehearsed.map(rehearsal::ready) {
-            self.log("a forked worker could not be warmed up", &error);
-        }
+        rehearsed
+            .map(rehearsal::ready)
+            .map_err(|error| format!("a forked worker cannot be set up: {}", self.traceback(&error).concat()))
     }
 
     fn engine(&self) -> PyResult<&Bound<'py, PyModule>> {

@@ -71,7 +71,7 @@ fn main(py: Python<'_>, in_folder: bool, sources: Option<PathBuf>) -> PyResult<(
     let worker = WORKER.get_or_init(|| new);
     let mut executor = PythonExecutor::new(py, worker, in_folder);
     if is_forked {
-        executor.warm_up();
+        executor.warm_up().unwrap_or_else(|reason| give_up(&reason));
     }
     match run(worker, &Gil(py), &mut executor) {
         Ending::Shutdown => Ok(()),

@@ -1,38 +1,45 @@
 //! A tiny blocking host: starts a worker by the contract, sends frames, brings text and frames in order.
-#![allow(unsafe_code, dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(
+    unsafe_code,
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic
+)]
 
-mod process;
+pub mod events;
+pub mod process;
+pub mod start;
 pub mod zygote;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::ExitStatus;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use cob_protocol::codec::{FrameDecoder, encode};
 use cob_protocol::frame::{
-    Answer, Comm, Done, Envelope, Execute, ExecutionNumber, Frame, Outcome, Position, Shutdown, StreamName,
+    Answer, Comm, Envelope, Execute, ExecutionNumber, Frame, Outcome, Position, Shutdown, StreamName,
 };
-use cob_protocol::handshake::{FRAME_FD, Hello, IMAGE_FD, PAGE_FD, Ready, VERSIONS};
+use cob_protocol::handshake::{FRAME_FD, Hello, PAGE_FD, Ready, VERSIONS};
 use cob_protocol::json::Json;
 use cob_protocol::limits::{INTERRUPT_AGAIN_MS, OUTPUT_PIPE_BYTES};
 use cob_protocol::page::{PAGE_BYTES, PAGE_WORDS, Page};
-use cob_python::{BOOTSTRAP, MODULE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, ftruncate, memfd_create};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Signal, kill_process_group};
 
+pub use events::*;
 pub use process::Process;
+pub use start::*;
 
 /// What a worker shows, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,17 +78,6 @@ struct Pipe {
     unseen: VecDeque<u8>,
     shown: u64,
     scratch: Vec<u8>,
-}
-
-/// How a worker is started.
-#[derive(Default)]
-pub struct Start<'a> {
-    pub python: &'a str,
-    /// Read the Python half from here instead of taking the embedded one.
-    pub sources: Option<&'a Path>,
-    pub folder: Option<&'a Path>,
-    /// Where modules are looked for besides.
-    pub modules: Option<&'a Path>,
 }
 
 /// The worker's ends of what connects it with its host.
@@ -391,44 +387,6 @@ impl Pipe {
     }
 }
 
-/// An interpreter with the bootstrap; descriptors are put in their places.
-pub fn command(start: &Start<'_>, places: &[(&OwnedFd, i32)]) -> Command {
-    let mut passed = vec![(fcntl_dupfd_cloexec(image(), 64).unwrap(), IMAGE_FD)];
-    passed.extend(places.iter().map(|(fd, place)| (fcntl_dupfd_cloexec(fd, 64).unwrap(), *place)));
-    let mut command = Command::new(start.python);
-    command.arg("-c").arg(bootstrap(start.sources)).process_group(0).stdin(Stdio::null());
-    if let Some(folder) = start.folder {
-        command.current_dir(folder);
-    }
-    if let Some(modules) = start.modules {
-        command.env("PYTHONPATH", modules);
-    }
-    // SAFETY: only async-signal-safe calls between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            for (from, to) in &passed {
-                if libc::dup2(from.as_raw_fd(), *to) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            libc::signal(libc::SIGINT, libc::SIG_DFL);
-            Ok(())
-        });
-    }
-    command
-}
-
-/// The bootstrap text, with another place for the Python half if one is named.
-pub fn bootstrap(sources: Option<&Path>) -> String {
-    match sources {
-        None => BOOTSTRAP.to_owned(),
-        Some(folder) => {
-            let folder = std::path::absolute(folder).unwrap();
-            BOOTSTRAP.replacen("SOURCES = None", &format!("SOURCES = {folder:?}"), 1)
-        }
-    }
-}
-
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     fcntl_setpipe_size(&read, OUTPUT_PIPE_BYTES).unwrap();
@@ -436,82 +394,11 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
     (read, write)
 }
 
-/// One image serves all workers.
-fn image() -> BorrowedFd<'static> {
-    static IMAGE: OnceLock<File> = OnceLock::new();
-    let image = IMAGE.get_or_init(|| {
-        let mut file = File::from(memfd_create("cob-python", MemfdFlags::CLOEXEC).unwrap());
-        file.write_all(MODULE).unwrap();
-        file
-    });
-    image.as_fd()
-}
-
 fn map(memory: &OwnedFd) -> Page<'static> {
     let mapping = memmap2::MmapOptions::new().len(PAGE_BYTES).map_raw(memory.as_raw_fd()).unwrap();
     let mapping = Box::leak(Box::new(mapping));
     // SAFETY: page-aligned, PAGE_BYTES long, never unmapped, only accessed through atomics.
     Page::new(unsafe { &*mapping.as_mut_ptr().cast::<[AtomicU64; PAGE_WORDS]>() })
-}
-
-/// Text of both streams, joined.
-pub fn text(events: &[Event]) -> String {
-    let bytes = events.iter().filter_map(|event| match event {
-        Event::Text(_, bytes) => Some(bytes.as_slice()),
-        _ => None,
-    });
-    String::from_utf8_lossy(&bytes.collect::<Vec<_>>().concat()).into_owned()
-}
-
-/// The end of a run.
-#[track_caller]
-pub fn done(events: &[Event]) -> &Done {
-    match events.last() {
-        Some(Event::Frame(Frame::Done(done), _)) => done,
-        other => panic!("{other:?} is not the end; before: {events:#?}"),
-    }
-}
-
-/// `text/plain` of a run's result.
-pub fn result(events: &[Event]) -> Option<String> {
-    events.iter().find_map(|event| match event {
-        Event::Frame(Frame::Result(result), payloads) => {
-            let index = result.display.data.iter().position(|mime| mime.mime == "text/plain")?;
-            Some(String::from_utf8_lossy(&payloads[index]).into_owned())
-        }
-        _ => None,
-    })
-}
-
-/// Reads a file of `/proc` that has no length.
-pub fn read_text(path: &str) -> String {
-    let mut text = String::new();
-    File::open(path).unwrap().read_to_string(&mut text).unwrap();
-    text
-}
-
-/// The interpreters to test with: those named in `COB_TEST_PYTHONS` (separated by colons), or what is installed.
-pub fn pythons() -> Vec<String> {
-    if let Ok(named) = std::env::var("COB_TEST_PYTHONS") {
-        return named.split(':').map(str::to_owned).collect();
-    }
-    let mut found = installed(&["3.10", "3.11", "3.12", "3.13"]);
-    found.push("/usr/bin/python3".to_owned());
-    found.retain(|python| Path::new(python).exists());
-    assert!(!found.is_empty(), "no Python from 3.10 on; name one in COB_TEST_PYTHONS");
-    found
-}
-
-/// The interpreters of pyenv with one of these versions.
-pub fn installed(versions: &[&str]) -> Vec<String> {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let Ok(folder) = std::fs::read_dir(format!("{home}/.pyenv/versions")) else { return Vec::new() };
-    let names = folder.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<_> = names
-        .filter(|name| versions.iter().any(|version| name.starts_with(&format!("{version}."))))
-        .collect();
-    names.sort();
-    names.into_iter().map(|name| format!("{home}/.pyenv/versions/{name}/bin/python")).collect()
 }
 
 /// Runs a test in a fresh worker of every interpreter.

@@ -61,7 +61,7 @@ enum Wake {
 impl Parked {
     fn new(control: Control) -> io::Result<Self> {
         let open_files = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: open_files.maximum, ..open_files.clone() };
+        let raised = Rlimit { current: open_files.maximum, ..open_files };
         // Without it there is room for fewer workers, which is told when it is reached.
         let _ = setrlimit(Resource::Nofile, raised);
         Ok(Self { control: Some(control), signals: Signals::take()?, wards: Wards::default(), open_files })

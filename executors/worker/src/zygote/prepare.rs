@@ -4,11 +4,12 @@ use cob_protocol::handshake::VERSIONS;
 use cob_protocol::limits::{IMPORTS_MAX, ZYGOTE_PACKET_BYTES_MAX};
 use cob_protocol::zygote::{Missing, Order, Prepare, Prepared, Report};
 use rustix::io::Errno;
+use rustix::process::getpid;
 
 use super::control::{Control, Received, nonsense};
 use super::threads;
 use crate::executor::Interpreter;
-use crate::process;
+use crate::process::{self, EXIT_QUIETLY, exit_now};
 use crate::run::Ending;
 
 /// A reason is cut here, so that all of them fit into one packet.
@@ -98,10 +99,15 @@ impl<I: Interpreter, M: Importer> Preparing<'_, I, M> {
         let unfit = |reason| Trouble::Unfit { module: None, reason };
         VERSIONS.agree(order.versions).map_err(|error| unfit(error.to_string()))?;
         self.stay_fit(None)?;
+        let ours = getpid();
         for module in &order.imports {
             let importing = Report::Importing { module: module.clone() };
             self.control.report(&importing, None).map_err(|_| Trouble::HostGone)?;
-            match self.importer.import(module) {
+            let imported = self.importer.import(module);
+            if getpid() != ours {
+                exit_now(EXIT_QUIETLY); // the module forked, and this is its child
+            }
+            match imported {
                 Ok(()) => self.imported.push(module.clone()),
                 Err(reason) => {
                     let reason = one_line(&reason);
