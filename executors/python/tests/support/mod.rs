@@ -1,13 +1,6 @@
 //! A tiny blocking host: starts a worker by the contract, sends frames, brings text and frames in order.
-#![allow(
-    unsafe_code,
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::panic
-)]
+#![allow(unsafe_code)]
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic)]
 
 pub mod events;
 pub mod process;
@@ -128,7 +121,7 @@ impl Host {
     }
 
     /// Starts a worker and shakes hands. With modules named in `COB_TEST_IMPORTS` (separated by commas) it is forked
-    /// off a zygote that has imported them: no test may see a difference.
+    /// off a zygote that has imported them. No test sees a difference, but that asyncio brings a socket of its own.
     pub fn start(start: &Start<'_>) -> Self {
         let imports = std::env::var("COB_TEST_IMPORTS").ok().filter(|_| start.sources.is_none());
         let mut host = match imports {
@@ -260,9 +253,8 @@ impl Host {
         self.send(comm, buffers);
     }
 
-    /// Aims an interrupt at `execution` and sends the signal.
-    /// Interrupts, and again as the kernel does if nothing comes of it: a signal between Python's last look for one
-    /// and the start of a wait is not seen by that wait.
+    /// Aims an interrupt at `execution` and sends the signal, and again as the kernel does if nothing comes of it: a
+    /// signal between Python's last look for one and the start of a wait is not seen by that wait.
     pub fn interrupt(&self, execution: ExecutionNumber) {
         self.page.aim_interrupt(execution);
         self.is_interrupting.set(true);
@@ -399,13 +391,4 @@ fn map(memory: &OwnedFd) -> Page<'static> {
     let mapping = Box::leak(Box::new(mapping));
     // SAFETY: page-aligned, PAGE_BYTES long, never unmapped, only accessed through atomics.
     Page::new(unsafe { &*mapping.as_mut_ptr().cast::<[AtomicU64; PAGE_WORDS]>() })
-}
-
-/// Runs a test in a fresh worker of every interpreter.
-#[track_caller]
-pub fn with_each(test: impl Fn(&mut Host)) {
-    for python in pythons() {
-        eprintln!("with {python}");
-        test(&mut Host::start(&Start { python: &python, ..Start::default() }));
-    }
 }

@@ -1,4 +1,5 @@
 //! How a worker or a zygote is started, and with which interpreters.
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::Write;
@@ -12,6 +13,8 @@ use cob_protocol::handshake::IMAGE_FD;
 use cob_python::{BOOTSTRAP, MODULE};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::fcntl_dupfd_cloexec;
+
+use super::Host;
 
 /// How a worker is started.
 #[derive(Default)]
@@ -95,4 +98,13 @@ pub fn installed(versions: &[&str]) -> Vec<String> {
         .collect();
     names.sort();
     names.into_iter().map(|name| format!("{home}/.pyenv/versions/{name}/bin/python")).collect()
+}
+
+/// Runs a test in a fresh worker of every interpreter.
+#[track_caller]
+pub fn with_each(test: impl Fn(&mut Host)) {
+    for python in pythons() {
+        eprintln!("with {python}");
+        test(&mut Host::start(&Start { python: &python, ..Start::default() }));
+    }
 }
