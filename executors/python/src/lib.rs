@@ -11,7 +11,7 @@
 //! `PYTHON -c BOOTSTRAP`, with descriptor 0 on `/dev/null`, 1 and 2 on two pipes,
 //! 3 on a memfd that holds [`MODULE`], 4 on the frame socket and 5 on the shared page (the numbers are named in
 //! `cob_protocol::handshake`); as leader of its own process group, with SIGINT at its default.
-//! A zygote ([`cob_protocol::zygote`]) is started in the same way, with a socket of packets on 4 and nothing on 5.
+//! A zygote (`cob_protocol::zygote`) is started in the same way, with a socket of packets on 4 and nothing on 5.
 //! An interpreter that cannot be used says so in one line on stderr and exits with code 78.
 
 /// What the user's interpreter is started with: `PYTHON -c BOOTSTRAP`.
