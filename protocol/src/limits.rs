@@ -141,6 +141,56 @@ pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 /// Bytes of the session's history that are remembered.
 pub const HISTORY_BYTES_MAX: usize = 16 * MIB;
 
+// --- Resources of one session: the least and the most that may be asked for ---------------------------------
+
+/// Below this no interpreter starts.
+pub const MEMORY_LIMIT_BYTES_MIN: u64 = 16 * MIB as u64;
+/// One pebibyte: more is a slip of the pen.
+pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 50;
+/// Processor time is counted by the system in whole seconds.
+pub const CPU_LIMIT_S_MIN: u64 = 1;
+/// A year.
+pub const CPU_LIMIT_S_MAX: u64 = 365 * 24 * 3600;
+/// Less would end executions before they began.
+pub const TIME_LIMIT_MS_MIN: u64 = 10;
+/// A year.
+pub const TIME_LIMIT_MS_MAX: u64 = 365 * 24 * 3_600_000;
+/// A worker, its threads, and a child or two.
+pub const PROCESSES_LIMIT_MIN: u64 = 4;
+/// The most process ids that Linux gives out.
+pub const PROCESSES_LIMIT_MAX: u64 = 1 << 22;
+/// What a worker has open before it runs anything, with room for an import.
+pub const OPEN_FILES_LIMIT_MIN: u64 = 32;
+/// The most that Linux allows unless told otherwise (`fs.nr_open`).
+pub const OPEN_FILES_LIMIT_MAX: u64 = 1 << 20;
+/// One page.
+pub const FILE_LIMIT_BYTES_MIN: u64 = 4 * KIB as u64;
+/// One pebibyte.
+pub const FILE_LIMIT_BYTES_MAX: u64 = 1 << 50;
+/// An empty directory with a few small files.
+pub const DISK_LIMIT_BYTES_MIN: u64 = 64 * KIB as u64;
+/// One pebibyte.
+pub const DISK_LIMIT_BYTES_MAX: u64 = 1 << 50;
+/// The tail that is always kept, and as much of the head.
+pub const OUTPUT_LIMIT_BYTES_MIN: u64 = 2 * OUTPUT_TAIL_BYTES as u64;
+/// What is kept when nobody asks for less.
+pub const OUTPUT_LIMIT_BYTES_MAX: u64 = OUTPUT_KEPT_BYTES_MAX as u64;
+/// How long a list of limits may be, as text.
+pub const LIMITS_TEXT_BYTES_MAX: usize = KIB;
+
+// --- Enforcing them -----------------------------------------------------------------------------------------
+
+/// Between the signal that processor time is used up (SIGXCPU) and the one that cannot be ignored.
+pub const CPU_LIMIT_GRACE_S: u64 = 1;
+/// Processor time is accounted in ticks: an end this close to the limit was caused by it.
+pub const CPU_LIMIT_TOLERANCE_MS: u64 = 50;
+/// Address space that numerical libraries reserve per processor without using it: OpenBLAS takes 41 MiB.
+pub const RESERVED_BYTES_PER_CPU: u64 = 48 * MIB as u64;
+/// All processes of a worker must be gone this long after they were killed.
+pub const TREE_KILL_MS_MAX: u64 = 5_000;
+/// Processes whose end is awaited at a time; each costs a descriptor.
+pub const TREE_PIDFDS_MAX: usize = 128;
+
 const _: () = {
     assert!(HANDSHAKE_FRAME_BYTES_MAX <= PLAIN_FRAME_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX < REQUEST_FRAME_BYTES_MAX, "every client message must fit in a frame");
@@ -155,4 +205,7 @@ const _: () = {
         MESSAGE_BYTES_MAX + ZMTP_PEERS_MAX * READ_AHEAD_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX,
         "one message must fit beside a read-ahead of every peer"
     );
+    assert!(MEMORY_LIMIT_BYTES_MIN < MEMORY_LIMIT_BYTES_MAX);
+    assert!(OUTPUT_LIMIT_BYTES_MIN < OUTPUT_LIMIT_BYTES_MAX);
+    assert!(CPU_LIMIT_TOLERANCE_MS < 1000 * CPU_LIMIT_GRACE_S);
 };
