@@ -14,6 +14,11 @@ pub mod usage;
 mod watch;
 mod worker;
 
+pub mod limits;
+pub mod tree;
+
+mod processes;
+
 pub use exit::Exit;
 pub use frame_reader::{FrameReader, ReadError};
 pub use frame_writer::{FrameWriter, Lane, SendError};

@@ -1,0 +1,211 @@
+//! The end of a worker and of everything it started.
+//!
+//! With a cgroup, membership cannot be shaken off. Without one, processes are found as descendants, by session and
+//! process group, and, when they left all of these, by the marker in their environment or an open output pipe. A
+//! process that gave up every one of these escapes: only a cgroup holds it. Who must end is decided here; how a
+//! process is hit without hitting another, in `processes`.
+//!
+//! **Invariant:** never this process, its parents, or a process that is older than the worker; without a cgroup,
+//! never a process of another user.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use cob_protocol::limits::{TREE_KILL_MS_MAX, TREE_PIDFDS_MAX};
+use rustix::process::getuid;
+
+use crate::limits::Cgroup;
+use crate::processes::{self, Kill, Process, Stat};
+
+/// Name of the variable that every worker, and with it every process it starts, has in its environment.
+pub const MARKER: &str = "COB_WORKER";
+
+/// Why a tree is not known to be gone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// These did not end in time, or may not be killed.
+    #[error("processes {pids:?} of a worker are still there {TREE_KILL_MS_MAX} ms after they were killed")]
+    Survivors {
+        /// Their ids.
+        pids: Vec<u32>,
+    },
+    /// The ends of processes cannot be awaited.
+    #[error("cannot wait for the end of processes: {0}")]
+    Wait(#[source] std::io::Error),
+}
+
+/// What a worker and its descendants are known by.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    leader: Process,
+    /// The entry of the environment, as it stands there.
+    marker: Vec<u8>,
+    /// Targets of the links in `/proc/<pid>/fd`.
+    pipes: Vec<String>,
+    spared: Vec<u32>,
+}
+
+impl Tree {
+    /// What belongs to the worker `leader`, which must not have been waited for yet. `marker` is the value of
+    /// [`MARKER`] in its environment (empty: none), `pipes` are the inodes of its output pipes.
+    ///
+    /// Nothing when there is no such process.
+    #[must_use]
+    pub fn of(leader: u32, marker: &str, pipes: &[u64]) -> Option<Self> {
+        let entry = if marker.is_empty() { String::new() } else { format!("{MARKER}={marker}") };
+        Some(Self {
+            leader: Stat::of(leader)?.process,
+            marker: entry.into_bytes(),
+            pipes: pipes.iter().map(|inode| format!("pipe:[{inode}]")).collect(),
+            spared: Vec::new(),
+        })
+    }
+
+    /// The same without process `pid`: a zygote holds the pipes of its forks for a moment.
+    #[must_use]
+    pub fn sparing(mut self, pid: u32) -> Self {
+        self.spared.push(pid);
+        self
+    }
+
+    /// Kills all of it and waits for its end, at most [`TREE_KILL_MS_MAX`]. Says how many were killed.
+    ///
+    /// # Errors
+    /// [`TreeError`] with those that did not end.
+    pub async fn kill(&self, group: Option<&Cgroup>) -> Result<usize, TreeError> {
+        let (tree, group) = (self.clone(), group.cloned());
+        // Looking at all processes of a host takes milliseconds of system calls: not on the event loop.
+        let killing = tokio::task::spawn_blocking(move || tree.kill_blocking(group.as_ref()));
+        killing.await.map_err(|error| TreeError::Wait(std::io::Error::other(error)))?
+    }
+
+    /// As [`Tree::kill`], on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kill_blocking(&self, group: Option<&Cgroup>) -> Result<usize, TreeError> {
+        if let Some(group) = group {
+            group.kill_at_once();
+        }
+        let mut known = HashMap::from([(self.leader.pid, self.leader)]);
+        end_all(|| self.members(group, &mut known))
+    }
+
+    /// Everybody who is alive and belongs to the tree. `known` are those who did before, by id.
+    fn members(&self, group: Option<&Cgroup>, known: &mut HashMap<u32, Process>) -> Vec<Process> {
+        let mut members = group.map(Cgroup::members).unwrap_or_default();
+        if group.is_some() && !members.is_empty() {
+            return members;
+        }
+        // Also with a cgroup, once it is empty: the worker may have moved out, if it runs as we do.
+        members.extend(self.search(known));
+        members
+    }
+
+    fn search(&self, known: &mut HashMap<u32, Process>) -> Vec<Process> {
+        let all = Stat::all();
+        let (user, immune) = (getuid().as_raw(), processes::ourselves_and_parents());
+        // An id that was given to somebody else says nothing any more about parents, groups and sessions. One that is
+        // still the id of a group or session is given to nobody.
+        for stat in &all {
+            if known.get(&stat.process.pid).is_some_and(|before| *before != stat.process) {
+                known.remove(&stat.process.pid);
+            }
+        }
+        let mut suspects: Vec<_> = all
+            .into_iter()
+            .filter(|stat| stat.process.started >= self.leader.started)
+            .filter(|stat| !immune.contains(&stat.process.pid) && !self.spared.contains(&stat.process.pid))
+            .filter(|stat| processes::user_of(stat.process.pid) == Some(user))
+            .collect();
+        let mut members = Vec::new();
+        // Children may have smaller ids than their parents: look until nobody new is found.
+        loop {
+            let before = members.len();
+            suspects.retain(|stat| {
+                let is_member = self.is_member(stat, known);
+                if is_member {
+                    known.insert(stat.process.pid, stat.process);
+                    members.push(stat.process);
+                }
+                !is_member
+            });
+            if members.len() == before {
+                return members;
+            }
+        }
+    }
+
+    fn is_member(&self, stat: &Stat, known: &HashMap<u32, Process>) -> bool {
+        let ids = [stat.process.pid, stat.parent, stat.group, stat.session];
+        ids.iter().any(|id| known.contains_key(id)) || self.is_marked(stat.process.pid)
+    }
+
+    /// Has the marker in its environment, or one of the pipes open.
+    fn is_marked(&self, pid: u32) -> bool {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if !self.marker.is_empty() && environment.split(|byte| *byte == 0).any(|entry| entry == self.marker) {
+            return true;
+        }
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.any(|target| self.pipes.iter().any(|pipe| target.as_os_str().as_bytes() == pipe.as_bytes()))
+    }
+}
+
+/// Kills whom `look` finds, and looks again until it finds nobody. Says how many were killed.
+pub(crate) fn end_all(mut look: impl FnMut() -> Vec<Process>) -> Result<usize, TreeError> {
+    let deadline = Instant::now() + Duration::from_millis(TREE_KILL_MS_MAX);
+    let immune = processes::ourselves_and_parents();
+    let (mut killed, mut refused) = (HashSet::new(), HashSet::new());
+    loop {
+        let mut found = look();
+        found.retain(|process| !immune.contains(&process.pid));
+        let (beyond_us, ours): (Vec<_>, Vec<_>) =
+            found.iter().partition(|process| refused.contains(*process));
+        if ours.is_empty() && beyond_us.is_empty() {
+            return Ok(killed.len());
+        }
+        let pids = found.iter().map(|process| process.pid).collect();
+        if ours.is_empty() || Instant::now() >= deadline {
+            return Err(TreeError::Survivors { pids });
+        }
+        let ends = kill_each(ours, &mut killed, &mut refused);
+        if !processes::wait_for_end(ends, deadline).map_err(TreeError::Wait)? {
+            return Err(TreeError::Survivors { pids });
+        }
+    }
+}
+
+/// Kills these; what comes back is readable when they have ended. Of very many, only the first ones are awaited:
+/// the next look finds the others.
+fn kill_each(
+    processes: Vec<Process>,
+    killed: &mut HashSet<Process>,
+    refused: &mut HashSet<Process>,
+) -> Vec<OwnedFd> {
+    let mut ends = Vec::new();
+    for process in processes {
+        match processes::kill(process) {
+            Kill::Gone => {}
+            Kill::Sent(pidfd) => {
+                killed.insert(process);
+                if ends.len() < TREE_PIDFDS_MAX {
+                    ends.push(pidfd);
+                }
+            }
+            Kill::Refused(error) => {
+                tracing::warn!(pid = process.pid, %error, "a process of a worker cannot be killed");
+                refused.insert(process);
+            }
+        }
+    }
+    ends
+}
