@@ -6,8 +6,10 @@ use clap::Args;
 use cob_clients::notebook::kernelspec;
 use cob_kernel::local::{Happening, LocalClient, SessionEnded};
 use cob_kernel::session::{Config, End};
+use cob_pool::limits::{Cgroups, EnforcedRow, Means, forecast};
 use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
+use cob_protocol::resources::Limit;
 use serde_json::{Value, json};
 
 use super::python::{self, Interpreter};
@@ -53,7 +55,7 @@ impl Check {
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
-    let mut checks = vec![system()];
+    let mut checks = vec![system(), limits()];
     let chosen = python::choose(options.python.as_deref()).and_then(|path| Interpreter::ask(&path));
     match chosen {
         Err(Failure::Usage(why) | Failure::Failed(why)) => checks.push(Check::lacks(
@@ -102,6 +104,24 @@ fn system() -> Check {
         );
     }
     Check::good(name, format!("Linux {}", release.trim()))
+}
+
+/// What would enforce each limit of a session.
+fn limits() -> Check {
+    let forecast = forecast(&Cgroups::detect());
+    let by_group = |row: &EnforcedRow| matches!(row.by, Means::CgroupV1 | Means::CgroupV2);
+    let needs_group = |row: &&EnforcedRow| matches!(row.limit, Limit::Memory | Limit::Processes);
+    let is_best = forecast.0.iter().filter(needs_group).all(by_group);
+    let found = forecast.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    if is_best {
+        return Check::good("limits", found);
+    }
+    Check::lacks(
+        "limits",
+        Verdict::Could,
+        found,
+        "start cob in a cgroup that is delegated to it: systemd-run --user --scope -p Delegate=yes cob …",
+    )
 }
 
 fn interpreter_check(interpreter: &Interpreter) -> Check {

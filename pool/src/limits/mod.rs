@@ -10,6 +10,13 @@ mod rlimits;
 #[cfg(test)]
 mod tests;
 
+/// Says that a test did not run. Not by the macros, whose text the test runner keeps to itself.
+#[cfg(test)]
+pub(crate) fn skipped(why: &str) {
+    let line = format!("SKIPPED: {why}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
 use cob_protocol::limits::{CPU_LIMIT_GRACE_S, CPU_LIMIT_TOLERANCE_MS, RESERVED_BYTES_PER_CPU};
 use cob_protocol::resources::{Limit, Limits};
 use rustix::process::Resource;
@@ -184,7 +191,7 @@ impl Enclosure {
 }
 
 impl Cpu {
-    /// Who ignores SIGXCPU is killed when the grace is over as well, and not a moment earlier.
+    /// Who ignores SIGXCPU is killed when the grace is over as well, and by the system not a moment earlier.
     fn is_used_up(self, cpu_ms: Option<u64>) -> bool {
         let end_ms = (self.end_s + CPU_LIMIT_GRACE_S).saturating_mul(1000);
         cpu_ms.is_some_and(|used| used + CPU_LIMIT_TOLERANCE_MS >= end_ms)

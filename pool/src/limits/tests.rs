@@ -42,7 +42,7 @@ fn without_groups() -> Cgroups {
 
 fn has_memory_groups(cgroups: &Cgroups) -> bool {
     if let Err(why) = cgroups.memory() {
-        eprintln!("SKIPPED: no memory cgroup for us: {why}");
+        skipped(&format!("no memory cgroup for us: {why}"));
     }
     cgroups.memory().is_ok()
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::*;
-use crate::limits::Cgroups;
+use crate::limits::{Cgroups, skipped};
 
 /// A worker that runs Python code, its output, and what its tree is known by.
 struct Adversary {
@@ -121,7 +121,7 @@ fn what_grows_again_when_it_is_cut_ends_too() {
 fn a_group_holds_those_whom_nothing_else_betrays() {
     let cgroups = Cgroups::detect();
     let Ok(group) = cgroups.create() else {
-        eprintln!("SKIPPED: no cgroups here: {:?}", cgroups.processes());
+        skipped(&format!("no cgroups here: {:?}", cgroups.processes()));
         return;
     };
     Adversary::start_in(&hydra(), 8, Some(&group)).end(Some(&group), 17);

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use super::*;
+use crate::limits::skipped;
 use cob_protocol::resources::Limits;
 
 /// This host's groups, or nothing with the reason in the output of the test.
@@ -11,7 +12,7 @@ fn ours() -> Option<Cgroups> {
     match (cgroups.memory(), cgroups.processes()) {
         (Ok(_), Ok(_)) => Some(cgroups),
         (memory, pids) => {
-            eprintln!("SKIPPED: this host has no cgroups for us: memory {memory:?}, processes {pids:?}");
+            skipped(&format!("no cgroups for us: memory {memory:?}, processes {pids:?}"));
             None
         }
     }
