@@ -3,12 +3,15 @@
 //! Only this crate knows processes and signals. It knows no language: a [`Program`] says what to start. It never
 //! talks to clients and keeps nothing: what a worker says goes out of [`Worker::next`] and is forgotten.
 
+mod breaker;
 mod drain;
 mod exit;
 mod frame_reader;
 mod frame_writer;
+pub mod metrics;
 mod page;
 mod readiness;
+mod slots;
 mod spawn;
 pub mod usage;
 mod watch;

@@ -127,6 +127,15 @@ pub const SHUTDOWN_GRACE_MS: u64 = 1_000;
 pub const FLUSH_MS_MAX: u64 = 1_000;
 /// Outputs are given this long to reach the wire before the reply overtakes them for a slow subscriber.
 pub const OUTPUT_BEFORE_REPLY_MS_MAX: u64 = 1_000;
+/// Starts of one environment that may fail in a row before further requests are refused for a while. Not one: a start
+/// may fail for want of memory or processes, and then the next succeeds. Not two: one request alone may use up two,
+/// since it is tried on a second worker.
+pub const START_FAILURES_MAX: u32 = 3;
+/// The first pause after failed starts (or forks, or zygotes): longer than a start that fails takes, so that trying
+/// costs less than half of the time.
+pub const RETRY_PAUSE_MS_MIN: u64 = 500;
+/// The longest pause: who has just mended an environment does not wait longer.
+pub const RETRY_PAUSE_MS_MAX: u64 = 30_000;
 
 // --- Promises and journal -----------------------------------------------------------------------------------
 
@@ -197,6 +206,8 @@ const _: () = {
     assert!(MESSAGE_BYTES_MAX < REQUEST_FRAME_BYTES_MAX, "every client message must fit in a frame");
     assert!(REQUEST_FRAME_BYTES_MAX < u32::MAX as usize, "the length of a frame is a u32");
     assert!(INTERRUPT_AGAIN_MS < INTERRUPT_GRACE_MS);
+    assert!(START_FAILURES_MAX > 2, "one request may lose two workers");
+    assert!(RETRY_PAUSE_MS_MIN < RETRY_PAUSE_MS_MAX);
     assert!(OUTPUT_TAIL_BYTES < OUTPUT_KEPT_BYTES_MAX);
     assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);
