@@ -122,7 +122,9 @@ impl Breaker {
         self.state = match &self.state {
             State::Closed => self.counted(now, 1, error),
             State::Failing { failures, .. } => self.counted(now, failures.saturating_add(1), error),
-            State::Open { until, pause, .. } if now < *until => State::Open { until: *until, pause: *pause, error },
+            State::Open { until, pause, .. } if now < *until => {
+                State::Open { until: *until, pause: *pause, error }
+            }
             State::Open { pause, .. } => self.open(now, pause.saturating_mul(2), error),
         };
     }

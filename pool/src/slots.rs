@@ -10,7 +10,7 @@
 //! warm workers or a zygote that forks is not broken, whatever its starts did.
 //!
 //! Memory goes to what was leased from last. An environment keeps workers warm only in the room that more recently
-//! leased ones leave, and the least recently leased is retired first; so two environments that do not fit together
+//! leased ones leave, and the least recently leased makes room first; so two environments that do not fit together
 //! cannot drive each other out in turns without being leased from.
 //!
 //! **Invariant:** a request is given a worker or refused, once (once more if its worker bounced), unless its asker
@@ -20,7 +20,7 @@
 #![allow(dead_code)]
 
 mod environment;
-mod info;
+pub(crate) mod info;
 mod slot;
 mod zygote;
 
@@ -28,11 +28,12 @@ mod zygote;
 mod model;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub(crate) use info::Description;
 pub(crate) use slot::{SlotId, ZygoteId};
 
 use crate::breaker::Reason;
@@ -346,25 +347,22 @@ impl Slots {
         self.config.budget_bytes.saturating_sub(newer.map(Environment::bytes).fold(0, u64::saturating_add))
     }
 
-    /// Retires the least recently leased environments that hold something, while all together hold too much. The last
-    /// one keeps its zygote, which fits or would have been found unfit, and gives up warm workers.
+    /// While all together hold too much, the least recently leased environment that holds something gives up first its
+    /// warm workers (milliseconds to fork) and then its zygote (most of a second to prepare). The last one keeps its
+    /// zygote, which fits, or would have been found unfit.
     fn bound_bytes(&mut self, now: Duration, out: &mut Vec<Action>) {
         while self.bytes() > self.config.budget_bytes {
             let mut holding = self.by_recency();
             holding.retain(|id| self.environments.get(id).is_some_and(|it| it.bytes() > 0));
-            let alone = holding.len() == 1;
             let Some(oldest) = holding.pop() else { return };
-            let before = self.bytes();
-            self.with(oldest, now, out, |it, turn| {
-                if alone {
-                    it.trim(turn);
-                } else {
-                    it.make_room(turn);
-                }
-            });
-            // What is still starting can only be discarded when it arrives.
-            if self.bytes() >= before {
+            let mut trimmed = false;
+            self.with(oldest, now, out, |it, turn| trimmed = it.trim(turn));
+            if !trimmed && holding.is_empty() {
+                // What is still being forked can only be discarded when it arrives.
                 return;
+            }
+            if !trimmed {
+                self.with(oldest, now, out, |it, turn| it.retire(turn));
             }
         }
     }

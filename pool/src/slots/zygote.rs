@@ -139,15 +139,6 @@ impl Environment {
         while self.trim(turn) {}
     }
 
-    /// Gives up what it holds. Without a zygote only workers are held: what is known of why there is none, and of
-    /// starts that failed, takes no room and stays.
-    pub(super) fn make_room(&mut self, turn: &mut Turn<'_>) {
-        match self.zygote {
-            Zygote::Preparing { .. } | Zygote::Ready { .. } => self.retire(turn),
-            _ => while self.trim(turn) {},
-        }
-    }
-
     fn lost(&mut self, turn: &Turn<'_>, reason: Reason) {
         self.zygotes.failed(turn.now, reason.clone());
         self.zygote = Zygote::Lost { reason };
