@@ -18,20 +18,20 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let end = prop_oneof![3 => Just(End::Released), 2 => Just(End::Died), 2 => Just(End::Bounced)];
     prop_oneof![
-        12 => (0u64..5).prop_map(Step::Lease),
+        12 => prop_oneof![0u64..2, 0u64..5].prop_map(Step::Lease),
         2 => (0usize..50).prop_map(Step::Cancel),
         20 => (0usize..50, outcome).prop_map(|(n, outcome)| Step::Answer(n, outcome)),
         6 => (0usize..50, end).prop_map(|(n, end)| Step::EndSession(n, end)),
         2 => (0usize..50).prop_map(Step::KillWarm),
         1 => (0usize..50).prop_map(Step::KillZygote),
         1 => (0u64..5, 0u64..40).prop_map(|(environment, bytes)| Step::Measure(environment, bytes)),
-        1 => (0u64..6, 0usize..4).prop_map(|(environment, target)| Step::Configure(environment, target)),
+        2 => (0u64..6, 0usize..4).prop_map(|(environment, target)| Step::Configure(environment, target)),
         5 => (0u64..3_000).prop_map(Step::Pass),
     ]
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    (0usize..3, 1usize..4, 1usize..5, 0usize..4, 1usize..5, 30u64..400).prop_map(
+    (0usize..3, 1usize..4, 1usize..5, 0usize..4, 1usize..5, 30u64..600).prop_map(
         |(warm_target, starting_max, forking_max, waiting_max, environments_max, budget_bytes)| Config {
             warm_target,
             starting_max,
