@@ -37,9 +37,13 @@ impl Session {
     /// The running code asks. What it printed before is out already, because the frame carries its place.
     pub(crate) async fn call(&mut self, call: Call) -> Result<(), Violation> {
         let Some(Current::Run(running)) = &mut self.current else { return Err("a call while nothing runs") };
-        if call.execution != running.promise.execution || running.question.is_some() {
-            return Err("a call of an execution that does not run, or that asks already");
+        if call.execution != running.promise.execution {
+            return Err("a call of an execution that does not run");
         }
+        // Code asks one thing at a time: the question before was given up, for an interrupt or another signal.
+        let given_up = running.question.take();
+        self.cancel_question(given_up).await;
+        let Some(Current::Run(running)) = &mut self.current else { return Ok(()) };
         let arguments = (call.kind == "input").then(|| call.arguments.read::<InputArguments>());
         let Some(Ok(arguments)) = arguments else {
             let why = format!("this host does not know how to answer `{}`", call.kind);
@@ -54,6 +58,9 @@ impl Session {
             }
         };
         running.question = Some(Question { request: call.request, promise, is_password: arguments.password });
+        self.pause_clock();
+        self.ladder.asks();
+        let Some(Current::Run(running)) = &self.current else { return Ok(()) };
         let (parent, identity) = (running.request.parent(), running.request.client.identity.clone());
         let opened = Event::CallOpened { kind: call.kind, call: promise.call.unwrap_or_default() };
         self.emit(call.execution, opened).await;
@@ -79,6 +86,7 @@ impl Session {
             tracing::debug!("an input_reply came when nothing was asked");
             return;
         };
+        self.resume_clock();
         if eof {
             self.settle_question(
                 &question,

@@ -25,8 +25,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(promise: PromiseId, parent: Json) -> Self {
-        Self { promise, parent, budget: Budget::default(), decoders: Default::default() }
+    pub(crate) fn new(promise: PromiseId, parent: Json, budget: Budget) -> Self {
+        Self { promise, parent, budget, decoders: Default::default() }
     }
 
     pub(crate) fn decoder(&mut self, stream: StreamName) -> &mut Utf8Decoder {
@@ -39,8 +39,12 @@ impl Context {
 }
 
 /// How much of an execution's text is kept: a head that is broadcast as it comes, and the last of the rest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Budget {
+    /// What is broadcast as it comes.
+    head_max: usize,
+    /// How much of the rest is kept.
+    tail_max: usize,
     pub(crate) written: u64,
     head: usize,
     tail: VecDeque<(StreamName, String)>,
@@ -59,27 +63,43 @@ pub(crate) struct Admission {
     pub(crate) is_held: bool,
 }
 
-/// What is broadcast as it comes.
-const HEAD_BYTES: usize = OUTPUT_KEPT_BYTES_MAX - OUTPUT_TAIL_BYTES;
-
 impl Budget {
+    /// Head and tail together are at most `limit` bytes, and never more than [`OUTPUT_KEPT_BYTES_MAX`].
+    pub(crate) fn new(limit: usize) -> Self {
+        let limit = limit.min(OUTPUT_KEPT_BYTES_MAX);
+        // Of a small budget both ends get the same.
+        let tail_max = OUTPUT_TAIL_BYTES.min(limit / 2);
+        let tail = VecDeque::new();
+        Self { head_max: limit - tail_max, tail_max, written: 0, head: 0, tail, tail_bytes: 0, dropped: 0 }
+    }
+
+    /// What is kept at most, and how much of that is the end.
+    pub(crate) fn limits(&self) -> (usize, usize) {
+        (self.head_max + self.tail_max, self.tail_max)
+    }
+
+    /// Bytes that were not dropped.
+    pub(crate) fn kept(&self) -> u64 {
+        self.written - self.dropped
+    }
+
     pub(crate) fn admit(&mut self, stream: StreamName, mut text: String) -> Admission {
         self.written += text.len() as u64;
-        let room = text.floor_char_boundary(HEAD_BYTES - self.head);
+        let room = text.floor_char_boundary(self.head_max - self.head);
         let rest = text.split_off(room);
         self.head += text.len();
         if rest.is_empty() {
             return Admission { pass: text, ..Admission::default() };
         }
         // Less than one character of room is none.
-        self.head = HEAD_BYTES;
+        self.head = self.head_max;
         self.tail_bytes += rest.len();
         self.tail.push_back((stream, rest));
         let nothing_dropped = self.dropped == 0;
-        while self.tail_bytes > OUTPUT_TAIL_BYTES
+        while self.tail_bytes > self.tail_max
             && let Some((_, oldest)) = self.tail.front_mut()
         {
-            let cut = oldest.ceil_char_boundary(self.tail_bytes - OUTPUT_TAIL_BYTES);
+            let cut = oldest.ceil_char_boundary(self.tail_bytes - self.tail_max);
             oldest.drain(..cut);
             let is_gone = oldest.is_empty();
             self.tail_bytes -= cut;
@@ -155,7 +175,7 @@ mod tests {
     #[test]
     fn output_up_to_the_limit_passes_untouched_however_it_is_cut() {
         for bytes in [1 << 16, (1 << 16) - 77, 1 << 20] {
-            let mut budget = Budget::default();
+            let mut budget = Budget::new(OUTPUT_KEPT_BYTES_MAX);
             let pieces = OUTPUT_KEPT_BYTES_MAX / bytes;
             let (passed, tail, first_drops) = print(&mut budget, pieces, &"x".repeat(bytes));
             assert_eq!((passed + tail, budget.dropped, first_drops), (pieces * bytes, 0, 0));
@@ -165,7 +185,7 @@ mod tests {
     #[test]
     fn r03_beyond_the_limit_head_and_tail_are_kept_and_the_rest_is_counted() {
         for text in ["x".repeat(65_536), "é€".repeat(9_999), "x".repeat(1 << 20)] {
-            let mut budget = Budget::default();
+            let mut budget = Budget::new(usize::MAX);
             let (passed, tail, first_drops) =
                 print(&mut budget, OUTPUT_KEPT_BYTES_MAX / text.len() * 2, &text);
             assert_eq!(budget.written, (passed + tail) as u64 + budget.dropped);
@@ -176,11 +196,21 @@ mod tests {
     }
 
     #[test]
+    fn a_small_budget_keeps_as_much_of_the_end_as_of_the_beginning() {
+        let mut budget = Budget::new(1000);
+        assert_eq!(print(&mut budget, 100, &"x".repeat(100)), (500, 500, 1));
+        assert_eq!((budget.written, budget.dropped, budget.kept()), (10_000, 9_000, 1_000));
+        let mut nothing = Budget::new(0);
+        assert_eq!(print(&mut nothing, 3, "text"), (0, 0, 1));
+        assert_eq!(nothing.dropped, 12);
+    }
+
+    #[test]
     fn ended_contexts_are_known_for_a_while_and_forgotten_then() {
         let mut contexts = Contexts::default();
         for execution in 1..=LATE_CONTEXTS as u64 + 1 {
             let promise = PromiseId::execution(cob_protocol::ids::SessionId(1), execution);
-            contexts.open(Context::new(promise, Json::object()));
+            contexts.open(Context::new(promise, Json::object(), Budget::new(0)));
             contexts.close(execution);
         }
         assert!(contexts.get_mut(1).is_none());

@@ -174,6 +174,7 @@ impl Session {
                     &request,
                     ErrorCode::Busy,
                     "too many requests wait for the same execution",
+                    SessionState::Kept,
                 );
             }),
         }
@@ -205,7 +206,7 @@ impl Session {
                 match sent {
                     Ok(()) => self.current = Some(Current::Ask { request: Box::new(request), number }),
                     Err(why) => {
-                        self.reply_error(&request, ErrorCode::RequestTooLarge, &why);
+                        self.reply_error(&request, ErrorCode::RequestTooLarge, &why, SessionState::Kept);
                         self.status(ExecutionState::Idle, request.parent());
                     }
                 }
@@ -238,10 +239,16 @@ impl Session {
 
     // --- Refusals --------------------------------------------------------------------------------------------
 
-    pub(crate) fn reply_error(&self, request: &ClientRequest, code: ErrorCode, evalue: &str) {
+    pub(crate) fn reply_error(
+        &self,
+        request: &ClientRequest,
+        code: ErrorCode,
+        evalue: &str,
+        state: SessionState,
+    ) {
         let Some(reply_type) = registry::reply_type(&request.message.header.msg_type) else { return };
         let error = ErrorText::coded(code, evalue);
-        let mut reply = ErrorReply::coded(&error, code);
+        let mut reply = ErrorReply::coded(&error, code, state);
         reply.execution_count = (reply_type == "execute_reply").then_some(self.count);
         if let Ok(content) = Json::of(&reply) {
             self.reply(request, reply_type, content);
@@ -251,7 +258,7 @@ impl Session {
     fn refuse_unreadable(&mut self, request: &ClientRequest, error: &RequestError) {
         tracing::warn!(%error, channel = request.channel.as_str(), "request refused");
         self.at_once(request, |session| {
-            session.reply_error(request, ErrorCode::BadRequest, &error.to_string());
+            session.reply_error(request, ErrorCode::BadRequest, &error.to_string(), SessionState::Kept);
         });
     }
 
@@ -260,20 +267,23 @@ impl Session {
             BridgeError::KeyReused { .. } => ErrorCode::KeyReused,
             _ => ErrorCode::Busy,
         };
-        self.at_once(request, |session| session.reply_error(request, code, &error.to_string()));
+        self.at_once(request, |session| {
+            session.reply_error(request, code, &error.to_string(), SessionState::Kept);
+        });
     }
 
-    /// Refuses everything that waits.
+    /// Refuses everything that waits, because the session is over.
     pub(crate) async fn refuse_queue(&mut self, code: ErrorCode, why: &str) {
+        let lost = SessionState::Lost;
         for request in std::mem::take(&mut self.waiting_for_ready) {
-            self.at_once(&request, |session| session.reply_error(&request, code, why));
+            self.at_once(&request, |session| session.reply_error(&request, code, why, lost));
         }
         self.queue_bytes = 0;
         for queued in std::mem::take(&mut self.queue) {
             let error = ErrorText::coded(code, why);
-            let content = Json::of(&ErrorReply::coded(&error, code)).unwrap_or_default();
-            self.cancel(&queued, content).await;
-            self.at_once(&queued.request, |session| session.reply_error(&queued.request, code, why));
+            let content = Json::of(&ErrorReply::coded(&error, code, lost)).unwrap_or_default();
+            self.cancel(&queued, content, lost).await;
+            self.at_once(&queued.request, |session| session.reply_error(&queued.request, code, why, lost));
         }
     }
 
@@ -288,19 +298,15 @@ impl Session {
             self.queue_bytes -= queued.request.bytes();
             let reply = AbortedReply { status: "aborted", execution_count: self.count };
             let content = Json::of(&reply).unwrap_or_default();
-            self.cancel(&queued, content.clone()).await;
+            self.cancel(&queued, content.clone(), SessionState::Kept).await;
             self.at_once(&queued.request, |session| session.reply(&queued.request, "execute_reply", content));
         }
     }
 
     /// Settles the promise of a request that will not run.
-    async fn cancel(&mut self, queued: &Queued, value: Json) {
+    async fn cancel(&mut self, queued: &Queued, value: Json, session_state: SessionState) {
         let Some(promise) = queued.promise() else { return };
-        let settlement = Settlement {
-            state: State::RejectedCanceled,
-            value: value.clone(),
-            session_state: SessionState::Kept,
-        };
+        let settlement = Settlement { state: State::RejectedCanceled, value: value.clone(), session_state };
         if let Err(error) = self.bridge.settle(promise, settlement).await {
             tracing::error!(%error, "promise not settled");
         }

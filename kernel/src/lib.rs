@@ -10,8 +10,11 @@
 
 mod calls;
 mod contexts;
+mod disk;
 mod dispatch;
 mod handlers;
+mod interrupts;
+mod ladder;
 pub mod local;
 pub mod notebook;
 pub mod outlet;

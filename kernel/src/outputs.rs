@@ -16,11 +16,12 @@ use cob_protocol::frame::{
     UpdateDisplay,
 };
 use cob_protocol::json::Json;
-use cob_protocol::limits::{OUTPUT_KEPT_BYTES_MAX, OUTPUT_TAIL_BYTES};
 use cob_protocol::message::Outgoing;
+use cob_protocol::promise::SessionState;
 use serde::Serialize;
 
 use crate::session::{Current, Running, Session};
+use crate::text::size;
 
 /// What a worker must not send.
 pub(crate) type Violation = &'static str;
@@ -80,6 +81,9 @@ impl Session {
                 if *number != answer.request {
                     return Err("an answer to another question");
                 }
+                if self.is_killed {
+                    return Ok(());
+                }
                 self.answered(answer.outcome);
             }
             Frame::Log(Log { level, text }) => match level.as_str() {
@@ -95,6 +99,7 @@ impl Session {
 
     fn answered(&mut self, outcome: Outcome) {
         let Some(Current::Ask { request, .. }) = self.current.take() else { return };
+        self.ladder.clear();
         match outcome {
             Outcome::Value(content) => {
                 if let Some(reply) = cob_protocol::registry::reply_type(&request.message.header.msg_type) {
@@ -102,7 +107,7 @@ impl Session {
                 }
             }
             Outcome::Eof(why) | Outcome::Declined(why) | Outcome::TimedOut(why) => {
-                self.reply_error(&request, ErrorCode::BadRequest, &why);
+                self.reply_error(&request, ErrorCode::BadRequest, &why, SessionState::Kept);
             }
         }
         self.status(ExecutionState::Idle, request.parent());
@@ -123,6 +128,7 @@ impl Session {
         let is_running = matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == execution);
         let Some(context) = self.contexts.get_mut(execution) else { return };
         let admission = context.budget.admit(name, text);
+        let (limit, tail) = context.budget.limits();
         if admission.is_held && !is_running {
             // Late output has no end at which a tail could be shown.
             let lost: u64 = context.budget.take_tail().iter().map(|(_, text)| text.len() as u64).sum();
@@ -133,9 +139,9 @@ impl Session {
         }
         if admission.is_first_drop {
             let text = format!(
-                "\n[output limit of {} MiB reached: what follows is counted, and its last {} KiB shown at the end]\n",
-                OUTPUT_KEPT_BYTES_MAX >> 20,
-                OUTPUT_TAIL_BYTES >> 10,
+                "\n[output limit of {} reached: what follows is counted, and its last {} shown at the end]\n",
+                size(limit as u64),
+                size(tail as u64),
             );
             self.emit(execution, Event::Stream { name: StreamName::Stderr, text }).await;
         }

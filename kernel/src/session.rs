@@ -11,22 +11,25 @@ use cob_bridge::{Bridge, History};
 use cob_pool::{Exit, Lane, Program, StartError, Worker, WorkerEvent};
 use cob_protocol::content::{ConnectReply, ExecutionState, StatusContent};
 use cob_protocol::error::ErrorCode;
-use cob_protocol::frame::{Done, DoneStatus, Frame, RequestNumber, Shutdown, question_target};
+use cob_protocol::frame::{Done, DoneStatus, Frame, RequestNumber, Shutdown};
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::limits::{
-    FLUSH_MS_MAX, INTERRUPT_AGAIN_MS, OUTPUT_BEFORE_REPLY_MS_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX,
-    SHUTDOWN_GRACE_MS,
+    FLUSH_MS_MAX, OUTPUT_BEFORE_REPLY_MS_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX, SHUTDOWN_GRACE_MS,
 };
 use cob_protocol::message::Outgoing;
+use cob_protocol::promise::SessionState;
+use cob_protocol::resources::Limits;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::calls::Question;
 use crate::contexts::Contexts;
+use crate::disk::{Measuring, measurement};
 use crate::dispatch::{Queued, Work};
 use crate::handlers::UsageSample;
+use crate::ladder::{Ladder, TimeLeft};
 use crate::outlet::Outlet;
 use crate::request::{ClientRequest, Command, Inputs};
 
@@ -39,6 +42,10 @@ pub struct Config {
     pub program: Program,
     /// Options for the executor, a JSON object.
     pub options: Json,
+    /// What it may use.
+    pub limits: Limits,
+    /// Between an interrupt and the end by force of code that does not react; `None`: never.
+    pub interrupt_grace: Option<Duration>,
     /// The ports of its channels, if it has any.
     pub ports: Option<ConnectReply>,
 }
@@ -64,6 +71,8 @@ pub struct Session {
     pub(crate) queue_bytes: usize,
     pub(crate) current: Option<Current>,
     finishing: Option<Finishing>,
+    /// An execution that has ended, and is settled once its working directory is measured.
+    pub(crate) measuring: Option<Measuring>,
     /// A subscriber did not take its output in time: replies do not wait for it again before it has caught up.
     is_lagging: bool,
     pub(crate) contexts: Contexts,
@@ -77,9 +86,11 @@ pub struct Session {
     pub(crate) joined: Vec<(PromiseId, ClientRequest)>,
     pub(crate) next_question: RequestNumber,
     pub(crate) usage: Option<UsageSample>,
-    /// An interrupt that has to be repeated if what it aimed at still runs then.
-    interrupt_again: Option<(u64, Instant)>,
-    stopping: Option<Stopping>,
+    /// What is to end, and how far it came.
+    pub(crate) ladder: Ladder,
+    /// The worker was killed by us: it is about to go, and nothing it says is an end.
+    pub(crate) is_killed: bool,
+    pub(crate) stopping: Option<Stopping>,
     end: Option<End>,
 }
 
@@ -106,6 +117,8 @@ pub(crate) struct Running {
     pub(crate) error: Option<cob_protocol::event::ErrorText>,
     /// What it asks and nobody has answered yet.
     pub(crate) question: Option<Question>,
+    /// The time it may still take, if that is limited.
+    pub(crate) time: Option<TimeLeft>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,14 +137,15 @@ struct Finishing {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Stopping {
-    kill_at: Instant,
+pub(crate) struct Stopping {
+    pub(crate) kill_at: Instant,
 }
 
 impl Session {
     /// A session that has not started yet; [`Session::run`] is its life.
     #[must_use]
     pub fn new(config: Config, bridge: Bridge, outlet: Outlet, inputs: Inputs) -> Self {
+        let ladder = Ladder::new(config.interrupt_grace);
         Self {
             config,
             bridge,
@@ -143,6 +157,7 @@ impl Session {
             queue_bytes: 0,
             current: None,
             finishing: None,
+            measuring: None,
             is_lagging: false,
             contexts: Contexts::default(),
             count: 0,
@@ -152,7 +167,8 @@ impl Session {
             joined: Vec::new(),
             next_question: 0,
             usage: None,
-            interrupt_again: None,
+            ladder,
+            is_killed: false,
             stopping: None,
             end: None,
         }
@@ -178,7 +194,7 @@ impl Session {
         let has_room = self.outlet.has_room();
         let queue_has_room =
             self.queue.len() < SESSION_QUEUE_MAX && self.queue_bytes < SESSION_QUEUE_BYTES_MAX;
-        let deadline = self.next_deadline();
+        let deadline = self.next_deadline(has_room);
         let finishing = self.finishing.as_ref().map(|f| f.deadline);
         tokio::select! {
             biased;
@@ -186,10 +202,11 @@ impl Session {
             Some(request) = self.inputs.control.recv() => self.accept(request).await,
             Some(request) = self.inputs.stdin.recv() => self.take_answer(&request).await,
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                self.deadline_passed();
+                self.deadline_passed().await;
             }
+            found = measurement(&mut self.measuring), if self.measuring.is_some() => self.measured(found).await,
             () = flushed_by(&self.outlet, finishing), if finishing.is_some() => self.finish().await,
-            news = self.worker.news(), if has_room && finishing.is_none() => match news {
+            news = self.worker.news(), if has_room && !self.is_ending() => match news {
                 News::Started(started) => self.worker_started(*started).await,
                 News::Event(event) => {
                     self.worker_event(event).await;
@@ -213,7 +230,7 @@ impl Session {
     /// Starts what is next in the queue, if nothing runs.
     async fn advance(&mut self) {
         while self.current.is_none()
-            && self.finishing.is_none()
+            && !self.is_ending()
             && self.stopping.is_none()
             && matches!(self.worker, WorkerState::Live(_))
         {
@@ -259,7 +276,7 @@ impl Session {
         }
     }
 
-    async fn worker_event(&mut self, event: WorkerEvent) {
+    pub(crate) async fn worker_event(&mut self, event: WorkerEvent) {
         match event {
             WorkerEvent::Output(stream, bytes) => self.output(stream, &bytes).await,
             WorkerEvent::Gone(exit) => self.worker_gone(&exit).await,
@@ -274,14 +291,15 @@ impl Session {
 
     async fn worker_gone(&mut self, exit: &Exit) {
         self.worker = WorkerState::None;
-        self.interrupt_again = None;
+        let loss = self.loss(exit);
+        self.ladder.clear();
+        self.is_killed = false;
         self.comms.clear();
         let stopping = self.stopping.is_some();
-        let code = if stopping { ErrorCode::ShuttingDown } else { ErrorCode::WorkerLost };
         match self.current.take() {
-            Some(Current::Run(running)) => self.lose(running, code, exit).await,
+            Some(Current::Run(running)) => self.lose(running, loss).await,
             Some(Current::Ask { request, .. }) => {
-                self.reply_error(&request, code, &format!("the worker {exit}"));
+                self.reply_error(&request, loss.code, &loss.evalue, SessionState::Lost);
                 self.status(ExecutionState::Idle, request.parent());
             }
             None => {}
@@ -296,29 +314,20 @@ impl Session {
         self.status(ExecutionState::Starting, Json::object());
     }
 
-    fn condemn_worker(&mut self, violation: &str) {
-        tracing::error!(violation, "the worker broke the protocol and is killed");
-        if let WorkerState::Live(worker) = &mut self.worker {
-            worker.condemn(violation);
-        }
-    }
-
-    fn kill_worker(&mut self) {
-        if let WorkerState::Live(worker) = &mut self.worker {
-            worker.kill();
-        }
-    }
-
     // --- The end of an execution -----------------------------------------------------------------------------
 
     async fn done(&mut self, done: Done) {
+        if self.is_killed {
+            return tracing::debug!("an end from a worker that was killed");
+        }
         let is_current =
             matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == done.execution);
         if !is_current {
             return self.condemn_worker("the end of an execution that does not run");
         }
         let Some(Current::Run(mut running)) = self.current.take() else { return };
-        self.interrupt_again = None;
+        let verdict = self.time_verdict();
+        self.ladder.clear();
         self.end_output(&running).await;
         if done.status != DoneStatus::Ok && running.error.is_none() {
             running.error = Some(cob_protocol::event::ErrorText::coded(
@@ -326,7 +335,15 @@ impl Session {
                 "the worker reported a failure without saying which",
             ));
         }
-        self.settle(running, done.status, &done).await;
+        match verdict {
+            None => self.measure_and_settle(running, done).await,
+            verdict => self.settle(running, &done, verdict).await,
+        }
+    }
+
+    /// One execution has ended and is not yet replied to: the worker is not heard, and gets nothing new.
+    fn is_ending(&self) -> bool {
+        self.finishing.is_some() || self.measuring.is_some()
     }
 
     /// Holds the reply back until the output before it is on the wire; usually it already is.
@@ -359,24 +376,7 @@ impl Session {
         }
     }
 
-    // --- Interrupt and shutdown ------------------------------------------------------------------------------
-
-    /// Interrupts what runs; nothing runs, nothing happens.
-    pub(crate) fn interrupt(&mut self) {
-        if let (Some(target), WorkerState::Live(worker)) = (self.interruptible(), &self.worker) {
-            worker.interrupt(target);
-            let again = Instant::now() + Duration::from_millis(INTERRUPT_AGAIN_MS);
-            self.interrupt_again = Some((target, again));
-        }
-    }
-
-    /// What an interrupt would aim at.
-    fn interruptible(&self) -> Option<u64> {
-        match self.current.as_ref()? {
-            Current::Run(running) => Some(running.promise.execution),
-            Current::Ask { number, .. } => Some(question_target(*number)),
-        }
-    }
+    // --- Shutdown --------------------------------------------------------------------------------------------
 
     /// Ends the session: what waits is refused, what runs is interrupted, the worker gets a moment for its exit
     /// hooks.
@@ -399,30 +399,6 @@ impl Session {
                 self.end = Some(End::Shutdown);
             }
             WorkerState::None => self.end = Some(End::Shutdown),
-        }
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let again = self.interrupt_again.map(|(_, at)| at);
-        let kill = self.stopping.map(|stopping| stopping.kill_at);
-        again.into_iter().chain(kill).min()
-    }
-
-    fn deadline_passed(&mut self) {
-        let now = Instant::now();
-        if self.stopping.is_some_and(|stopping| stopping.kill_at <= now) {
-            self.stopping = Some(Stopping { kill_at: now + Duration::from_millis(SHUTDOWN_GRACE_MS) });
-            self.kill_worker();
-        }
-        if let Some((target, at)) = self.interrupt_again
-            && at <= now
-        {
-            self.interrupt_again = None;
-            if let WorkerState::Live(worker) = &self.worker
-                && self.interruptible() == Some(target)
-            {
-                worker.interrupt(target);
-            }
         }
     }
 

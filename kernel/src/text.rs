@@ -1,4 +1,9 @@
-//! Bytes of a stream to text: what a program writes may be cut anywhere, and need not be text at all.
+//! Bytes of a stream to text: what a program writes may be cut anywhere, and need not be text at all. And numbers
+//! as people read them.
+
+use std::time::Duration;
+
+use cob_protocol::limits::{KIB, MIB};
 
 /// Decodes UTF-8 that comes in pieces; what is no UTF-8 becomes U+FFFD, what is incomplete waits.
 #[derive(Debug, Default)]
@@ -51,9 +56,57 @@ fn is_prefix_of_character(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
+/// A size, rounded down to a tenth of its unit.
+pub(crate) fn size(bytes: u64) -> String {
+    let (kib, mib) = (KIB as u64, MIB as u64);
+    let (unit, name) = match bytes {
+        0..1024 => return format!("{bytes} bytes"),
+        _ if bytes < mib => (kib, "KiB"),
+        _ => (mib, "MiB"),
+    };
+    match bytes % unit * 10 / unit {
+        0 => format!("{} {name}", bytes / unit),
+        tenths => format!("{}.{tenths} {name}", bytes / unit),
+    }
+}
+
+/// A time: whole seconds if it is that, else milliseconds.
+pub(crate) fn duration(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms >= 1000 && ms.is_multiple_of(1000) => format!("{} s", ms / 1000),
+        ms => format!("{ms} ms"),
+    }
+}
+
+/// So many of something, in words as far as one says them.
+pub(crate) fn count(number: u32, one: &str, many: &str) -> String {
+    match number {
+        1 => one.to_owned(),
+        2 => format!("two {many}"),
+        3 => format!("three {many}"),
+        number => format!("{number} {many}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        assert_eq!(
+            [0, 1023, 1024, 1536, 64 << 20, (64 << 20) - 1].map(size),
+            ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "64 MiB", "63.9 MiB"]
+        );
+        assert_eq!(
+            [0, 300, 1500, 2000].map(|ms| duration(Duration::from_millis(ms))),
+            ["0 ms", "300 ms", "1500 ms", "2 s"]
+        );
+        assert_eq!(
+            [1, 2, 5].map(|n| count(n, "an interrupt", "interrupts")),
+            ["an interrupt", "two interrupts", "5 interrupts"]
+        );
+    }
 
     #[test]
     fn text_cut_anywhere_comes_out_whole() {

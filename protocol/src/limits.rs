@@ -44,6 +44,8 @@ pub const STREAM_EVENT_BYTES_MAX: usize = 64 * KIB;
 pub const STREAM_COALESCE_MS: u64 = 10;
 /// Stream text kept per execution; what is printed beyond it is counted, and its tail kept.
 pub const OUTPUT_KEPT_BYTES_MAX: usize = 64 * MIB;
+/// Entries of a working directory whose sizes are added up; one that holds more counts as too large.
+pub const DISK_ENTRIES_MAX: usize = 200_000;
 /// How much of the end is kept when an execution prints more than [`OUTPUT_KEPT_BYTES_MAX`].
 pub const OUTPUT_TAIL_BYTES: usize = 64 * KIB;
 
@@ -115,6 +117,11 @@ pub const WORKER_START_MS_MAX: u64 = 30_000;
 pub const INTERRUPT_AGAIN_MS: u64 = 1_000;
 /// Between the first SIGINT of an interrupt and SIGKILL, unless the session asks for another time.
 pub const INTERRUPT_GRACE_MS: u64 = 2_000;
+/// Bytes of output that are looked at once more before a worker is killed: what its two pipes can hold, read and
+/// unread.
+pub const LAST_LOOK_BYTES_MAX: usize = 4 * OUTPUT_PIPE_BYTES;
+/// Outputs and frames that are looked at once more before a worker is killed: more than its socket can hold.
+pub const LAST_LOOK_EVENTS_MAX: usize = 16_384;
 /// A worker that has been stopped (SIGSTOP) for this long is judged stalled.
 pub const STALLED_MS: u64 = 5_000;
 /// A zygote must have done its imports within this time.
@@ -208,6 +215,7 @@ const _: () = {
     assert!(INTERRUPT_AGAIN_MS < INTERRUPT_GRACE_MS);
     assert!(START_FAILURES_MAX > 2, "one request may lose two workers");
     assert!(RETRY_PAUSE_MS_MIN < RETRY_PAUSE_MS_MAX);
+    assert!(LAST_LOOK_BYTES_MAX >= 2 * OUTPUT_PIPE_BYTES, "an end stands behind what both pipes hold");
     assert!(OUTPUT_TAIL_BYTES < OUTPUT_KEPT_BYTES_MAX);
     assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);

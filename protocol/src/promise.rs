@@ -56,6 +56,17 @@ pub enum SessionState {
     Lost,
 }
 
+impl SessionState {
+    /// The name in replies.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// A promise as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise {

@@ -6,7 +6,7 @@ use cob_tests::seed::Seed;
 use serde_json::json;
 
 /// Interrupts around the end of a cell; `COB_TEST_INTERRUPTS` asks for more.
-const ROUNDS: u32 = 150;
+const ROUNDS: u32 = 1_000;
 
 #[tokio::test]
 async fn w07_a_loop_is_interrupted_and_its_variables_survive() {

@@ -3,7 +3,9 @@
 
 mod deaths;
 mod floods;
+mod force;
 mod interrupts;
+mod limits;
 mod ports;
 mod resources;
 mod scripted;

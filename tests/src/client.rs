@@ -75,6 +75,12 @@ impl Run {
         self.reply["code"].as_str().unwrap_or_default()
     }
 
+    /// `kept` or `lost`, beside a code.
+    #[must_use]
+    pub fn session_state(&self) -> &str {
+        self.reply["session_state"].as_str().unwrap_or_default()
+    }
+
     /// The number users see.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -129,8 +135,8 @@ impl Run {
     #[track_caller]
     pub fn lost(self, what: &str) -> Self {
         assert_eq!(
-            (self.status(), self.ename(), self.code()),
-            ("error", "WorkerLost", "worker_lost"),
+            (self.status(), self.ename(), self.code(), self.session_state()),
+            ("error", "WorkerLost", "worker_lost", "lost"),
             "{:#}",
             self.reply
         );

@@ -37,6 +37,7 @@ pub struct Setup {
     transport: Transport,
     python: PathBuf,
     environment: Vec<(OsString, OsString)>,
+    arguments: Vec<OsString>,
 }
 
 /// A kernel process.
@@ -60,7 +61,7 @@ impl Setup {
     #[must_use]
     pub fn new() -> Self {
         let python = programs::python().to_owned();
-        Self { transport: Transport::Ipc, python, environment: Vec::new() }
+        Self { transport: Transport::Ipc, python, environment: Vec::new(), arguments: Vec::new() }
     }
 
     /// On ports of the loopback instead.
@@ -81,6 +82,13 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// With one more argument on its command line.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
         self
     }
 
@@ -120,7 +128,7 @@ impl Setup {
         let marker = marker();
         let mut command = command(&[OsStr::new("kernel"), OsStr::new("-f"), path.as_os_str()], folder.path());
         command.arg("--python").arg(&self.python).env("COB_LOG", "info").env("COB_TEST_MARK", &marker);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cob starts");
         let log = Log::of(child.stderr.take().expect("a pipe"));
         let marker = format!("COB_TEST_MARK={marker}");

@@ -10,6 +10,7 @@ use cob_pool::limits::{Cgroups, EnforcedRow, Means, forecast};
 use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
 use cob_protocol::resources::Limit;
+use cob_protocol::resources::Limits;
 use serde_json::{Value, json};
 
 use super::python::{self, Interpreter};
@@ -148,6 +149,8 @@ fn worker(interpreter: &Interpreter) -> Result<Check, Failure> {
         id: SessionId(1),
         program: python::program(interpreter.executable.clone(), None),
         options: Json::object(),
+        limits: Limits::default(),
+        interrupt_grace: None,
         ports: None,
     };
     let started = std::time::Instant::now();

@@ -16,6 +16,7 @@ use cob_protocol::time::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::limits::Bounds;
 use super::{Failure, block_on, python};
 
 #[derive(Debug, Args)]
@@ -26,6 +27,8 @@ pub(crate) struct Options {
     /// The interpreter that runs the code [default: that of the active environment, else python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    #[command(flatten)]
+    bounds: Bounds,
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
@@ -33,8 +36,10 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     let interpreter = python::resolve(python::choose(options.python.as_deref())?)?;
     let config = Config {
         id: SessionId(1),
-        program: python::program(interpreter, None),
+        program: python::program(interpreter, options.bounds.directory(None)?),
         options: Json::object(),
+        limits: options.bounds.limits(),
+        interrupt_grace: options.bounds.interrupt_grace(),
         ports: None,
     };
     match block_on(run(file, config))?? {

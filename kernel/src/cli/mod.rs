@@ -5,6 +5,7 @@
 mod doctor;
 mod install;
 mod kernel;
+mod limits;
 mod notebook_file;
 mod python;
 mod run;

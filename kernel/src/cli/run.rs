@@ -13,6 +13,7 @@ use cob_protocol::json::Json;
 use cob_protocol::message::Outgoing;
 use serde_json::{Value, json};
 
+use super::limits::Bounds;
 use super::notebook_file::Notebook;
 use super::terminal::{self, Terminal};
 use super::{Failure, absolute, block_on, python};
@@ -46,6 +47,8 @@ pub(crate) struct Options {
     /// One JSON object per line instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    bounds: Bounds,
 }
 
 /// What is run.
@@ -74,8 +77,10 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     };
     let config = Config {
         id: SessionId(1),
-        program: python::program(python::resolve(interpreter)?, directory),
+        program: python::program(python::resolve(interpreter)?, options.bounds.directory(directory)?),
         options: script_options(&work, &options.arguments),
+        limits: options.bounds.limits(),
+        interrupt_grace: options.bounds.interrupt_grace(),
         ports: None,
     };
     let code = block_on(run(config, &options, work))??;

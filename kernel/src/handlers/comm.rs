@@ -27,9 +27,8 @@ impl Session {
         }
         self.open(&request, promise).await;
         let buffers = request.message.buffers.clone();
-        let running = Box::new(Running { request, promise, cell: None, error: None, question: None });
         let sent = self.send(comm.into(), buffers);
-        self.begun(running, sent).await;
+        self.begun(Running::new(request, promise, None), sent).await;
     }
 
     pub(crate) fn open_comm(&mut self, comm_id: &str, target: &str) {

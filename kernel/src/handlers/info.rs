@@ -6,6 +6,7 @@ use cob_protocol::error::ErrorCode;
 use cob_protocol::json::Json;
 use cob_protocol::limits::SESSION_WAITING_MAX;
 use cob_protocol::message::PROTOCOL_VERSION;
+use cob_protocol::promise::SessionState;
 
 use crate::request::ClientRequest;
 use crate::session::{Session, WorkerState};
@@ -31,7 +32,12 @@ impl Session {
             self.waiting_for_ready.push(request);
         } else {
             self.at_once(&request, |session| {
-                session.reply_error(&request, ErrorCode::Busy, "too many requests wait for the worker");
+                session.reply_error(
+                    &request,
+                    ErrorCode::Busy,
+                    "too many requests wait for the worker",
+                    SessionState::Kept,
+                );
             });
         }
     }
@@ -88,6 +94,7 @@ impl Session {
                 request,
                 ErrorCode::WorkerLost,
                 "the worker's use of the host cannot be read",
+                SessionState::Lost,
             );
         };
         let before = self.usage.replace(UsageSample { process, host });

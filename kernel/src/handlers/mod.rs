@@ -5,4 +5,5 @@ mod execute;
 mod history;
 mod info;
 
+pub(crate) use execute::Verdict;
 pub(crate) use info::UsageSample;

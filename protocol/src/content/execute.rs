@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::ErrorCode;
 use crate::event::ErrorText;
 use crate::json::Json;
+use crate::promise::SessionState;
 
 /// `execute_request`
 #[derive(Clone, Debug, Deserialize)]
@@ -79,6 +80,9 @@ pub struct ErrorReply<'a> {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<&'static str>,
+    /// Beside a code: `kept` or `lost`, what became of the variables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_state: Option<&'static str>,
     /// `In [count]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_count: Option<u32>,
@@ -99,16 +103,22 @@ impl<'a> ErrorReply<'a> {
             error,
             code: None,
             hint: None,
+            session_state: None,
             execution_count: None,
             user_expressions: None,
             payload: None,
         }
     }
 
-    /// The reply for an error of the table.
+    /// The reply for an error of the table, and what became of the session.
     #[must_use]
-    pub fn coded(error: &'a ErrorText, code: ErrorCode) -> Self {
-        Self { code: Some(code.code()), hint: Some(code.hint()), ..Self::new(error) }
+    pub fn coded(error: &'a ErrorText, code: ErrorCode, session: SessionState) -> Self {
+        Self {
+            code: Some(code.code()),
+            hint: Some(code.hint()),
+            session_state: Some(session.as_str()),
+            ..Self::new(error)
+        }
     }
 }
 

@@ -82,7 +82,15 @@ impl Worker {
             "display" => self.send(self.display(self.execution, 2), b"1"),
             "answer" => self.send(Answer { request: 9, outcome: Outcome::Value(Json::object()) }, b""),
             "hello" => {
-                self.send(Hello { versions: VERSIONS, session: String::new(), options: Json::object(), umask: None }, b"");
+                self.send(
+                    Hello {
+                        versions: VERSIONS,
+                        session: String::new(),
+                        options: Json::object(),
+                        umask: None,
+                    },
+                    b"",
+                );
             }
             "garbage" => self.write(&[0xa5; 4096]),
             "oversized" => self.write(&[&(1_u32 << 30).to_be_bytes()[..], &[20, 0]].concat()),

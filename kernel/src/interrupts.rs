@@ -1,0 +1,230 @@
+//! How a session ends what runs: interrupts, limits of time, and in the end the worker itself.
+//!
+//! The race that decides what may be said: code can end at the very moment in which its worker is killed.
+//!
+//! - Before the kill, everything that has arrived from the worker is dealt with ([`Session::still_runs`]). An end
+//!   among it wins, and nothing is killed. So code that ended in time is never punished for a kernel that was slow
+//!   to look.
+//! - From the kill on, the outcome is decided. An end that the worker still managed to write between our last look
+//!   and the signal is ignored ([`Session::is_killed`]), because believing it would mean a reply that says the
+//!   variables are kept, from a worker that no longer has any. The output before it is kept all the same.
+//! - So a reply says `kept` only if its end was taken from a worker that nobody had killed, and `lost` only after
+//!   the end of the process was seen. What happens to a worker after that is news of its own: `restarting`.
+
+use std::time::Duration;
+
+use cob_pool::{Exit, WorkerEvent};
+use cob_protocol::error::ErrorCode;
+use cob_protocol::frame::question_target;
+use cob_protocol::limits::SHUTDOWN_GRACE_MS;
+use tokio::time::Instant;
+
+use crate::handlers::Verdict;
+use crate::ladder::{Cause, Climb, Step};
+use crate::session::{Current, Session, WorkerState};
+use crate::text::{count, duration};
+
+/// Looks that must find nothing before nothing is there. One look can be cut short, by its share of the processor
+/// or in the middle of a read; the event loop looks at the sockets between two of them.
+const QUIET_LOOKS: u32 = 3;
+
+impl Session {
+    /// Interrupts what runs; nothing runs, nothing happens.
+    pub(crate) fn interrupt(&mut self) {
+        // It wakes code that waits for an answer: from here on it is the code that takes its time.
+        self.resume_clock();
+        if let Some(target) = self.interruptible() {
+            self.climb(target, Cause::Interrupt);
+        }
+    }
+
+    /// Signals, and puts the target on the ladder.
+    fn climb(&mut self, target: u64, cause: Cause) {
+        if let (WorkerState::Live(worker), false) = (&self.worker, self.is_killed) {
+            worker.interrupt(target);
+            self.ladder.begin(target, cause, Instant::now());
+        }
+    }
+
+    /// What an interrupt would aim at.
+    fn interruptible(&self) -> Option<u64> {
+        match self.current.as_ref()? {
+            Current::Run(running) => Some(running.promise.execution),
+            Current::Ask { number, .. } => Some(question_target(*number)),
+        }
+    }
+
+    // --- Time ------------------------------------------------------------------------------------------------
+
+    /// When [`Session::deadline_passed`] has something to do. What needs a last look at the worker waits until
+    /// there is room for what it may have said.
+    pub(crate) fn next_deadline(&self, has_room: bool) -> Option<Instant> {
+        let stop = self.stopping.map(|stopping| stopping.kill_at);
+        let look = self.ladder.kill_at().or_else(|| self.time_up_at()).filter(|_| has_room);
+        [stop, self.ladder.signal_at(), look].into_iter().flatten().min()
+    }
+
+    pub(crate) async fn deadline_passed(&mut self) {
+        let now = Instant::now();
+        if let Some(stopping) = &mut self.stopping
+            && stopping.kill_at <= now
+        {
+            stopping.kill_at = now + Duration::from_millis(SHUTDOWN_GRACE_MS);
+            self.kill_worker();
+        }
+        match self.ladder.step(now) {
+            Some(Step::Signal(target)) => {
+                if let WorkerState::Live(worker) = &self.worker {
+                    worker.interrupt(target);
+                }
+            }
+            Some(Step::Kill(target)) => self.kill_if_it_still_runs(target).await,
+            None => {}
+        }
+        if self.time_up_at().is_some_and(|at| at <= now) {
+            self.time_is_up().await;
+        }
+    }
+
+    /// When the running code has used up its time. Whoever is being ended already is not ended twice.
+    fn time_up_at(&self) -> Option<Instant> {
+        match (&self.current, self.ladder.climb()) {
+            (Some(Current::Run(running)), None) => running.time.and_then(|time| time.deadline()),
+            _ => None,
+        }
+    }
+
+    async fn time_is_up(&mut self) {
+        let Some(target) = self.interruptible() else { return };
+        // It may have ended in time, or asked its user something, and only we are late.
+        if self.still_runs(target).await && self.time_up_at().is_some_and(|at| at <= Instant::now()) {
+            tracing::info!("the running code has used up its time and is interrupted");
+            self.climb(target, Cause::TimeLimit);
+        }
+    }
+
+    /// Somebody is asked: the time is theirs.
+    pub(crate) fn pause_clock(&mut self) {
+        if let Some(Current::Run(running)) = &mut self.current
+            && let Some(time) = &mut running.time
+        {
+            time.pause(Instant::now());
+        }
+    }
+
+    /// The code goes on.
+    pub(crate) fn resume_clock(&mut self) {
+        if let Some(Current::Run(running)) = &mut self.current
+            && let Some(time) = &mut running.time
+        {
+            time.resume(Instant::now());
+        }
+    }
+
+    // --- Force -----------------------------------------------------------------------------------------------
+
+    async fn kill_if_it_still_runs(&mut self, target: u64) {
+        if self.still_runs(target).await && self.ladder.climb().is_some() {
+            tracing::warn!("the running code does not react to interrupts; its worker is killed");
+            self.ladder.killed();
+            self.kill_worker();
+        }
+    }
+
+    /// Deals with everything that has arrived from the worker, without waiting for more; whether `target` still
+    /// runs then. `false` also when there is no room for what has arrived: then it is too early to say.
+    async fn still_runs(&mut self, target: u64) -> bool {
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS && self.ladder.may_look() {
+            if self.interruptible() != Some(target) || !self.outlet.has_room() {
+                return false;
+            }
+            let WorkerState::Live(worker) = &mut self.worker else { return false };
+            let arrived = tokio::select! {
+                biased;
+                event = worker.next() => Some(event),
+                () = std::future::ready(()) => None,
+            };
+            match arrived {
+                Some(event) => {
+                    quiet = 0;
+                    self.ladder.looked_at(output_bytes(&event));
+                    self.worker_event(event).await;
+                }
+                None => {
+                    quiet += 1;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        self.interruptible() == Some(target)
+    }
+
+    /// Kills the worker. Nothing it said that we have not heard yet counts as an end any more.
+    pub(crate) fn kill_worker(&mut self) {
+        if let WorkerState::Live(worker) = &mut self.worker {
+            worker.kill();
+            self.is_killed = true;
+        }
+    }
+
+    /// Kills a worker that said what it must not say.
+    pub(crate) fn condemn_worker(&mut self, violation: &str) {
+        tracing::error!(violation, "the worker broke the protocol and is killed");
+        if let WorkerState::Live(worker) = &mut self.worker {
+            worker.condemn(violation);
+            self.is_killed = true;
+        }
+    }
+
+    // --- What is said of it ----------------------------------------------------------------------------------
+
+    /// What is said of an execution that was told to end for the time it took, and did.
+    pub(crate) fn time_verdict(&self) -> Option<Verdict> {
+        let climb = self.ladder.climb().filter(|climb| climb.cause == Cause::TimeLimit)?;
+        let asked = count(climb.signals, "an interrupt", "interrupts");
+        let evalue = format!("{} and ended after {asked}; the variables are kept", self.took_too_long());
+        Some(Verdict { code: ErrorCode::TimeLimit, evalue })
+    }
+
+    /// What is said of whatever was lost with the worker.
+    pub(crate) fn loss(&self, exit: &Exit) -> Verdict {
+        let climb = self.ladder.climb().filter(|_| self.is_killed);
+        let said_by_worker = || format!("the worker {exit}");
+        let (code, evalue) = match (exit, climb) {
+            _ if self.stopping.is_some() => (ErrorCode::ShuttingDown, said_by_worker()),
+            (Exit::MemoryLimit(_), _) => (ErrorCode::MemoryLimit, said_by_worker()),
+            (Exit::CpuLimit(_), _) => (ErrorCode::CpuLimit, said_by_worker()),
+            (Exit::Stalled(_), _) => (ErrorCode::WorkerStalled, said_by_worker()),
+            // It was quicker than we, or was killed for something else.
+            (Exit::Status(_) | Exit::Violation(_), _) | (_, None) => {
+                (ErrorCode::WorkerLost, said_by_worker())
+            }
+            (_, Some(climb)) => self.forced(climb),
+        };
+        Verdict { code, evalue }
+    }
+
+    fn forced(&self, climb: Climb) -> (ErrorCode, String) {
+        let interrupts = count(climb.signals, "an interrupt", "interrupts");
+        let within = climb.grace.map(|grace| format!(" within {}", duration(grace))).unwrap_or_default();
+        let end =
+            format!("did not react to {interrupts}{within}; its worker was killed, the variables are lost");
+        match climb.cause {
+            Cause::Interrupt => (ErrorCode::InterruptedByForce, format!("the code {end}")),
+            Cause::TimeLimit => (ErrorCode::TimeLimit, format!("{} and {end}", self.took_too_long())),
+        }
+    }
+
+    fn took_too_long(&self) -> String {
+        let limit = Duration::from_millis(self.config.limits.time_ms.unwrap_or_default());
+        format!("the code took longer than its limit of {}", duration(limit))
+    }
+}
+
+fn output_bytes(event: &WorkerEvent) -> usize {
+    match event {
+        WorkerEvent::Output(_, bytes) => bytes.len(),
+        WorkerEvent::Frame(..) | WorkerEvent::Gone(_) => 0,
+    }
+}
