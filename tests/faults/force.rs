@@ -38,7 +38,7 @@ async fn begin(client: &mut TestClient, code: &str) -> String {
 fn ended_by_force(run: Run) -> Run {
     let run = run.failed("InterruptedByForce");
     assert_eq!((run.code(), run.session_state()), ("interrupted_by_force", "lost"), "{:#}", run.reply);
-    let shown = run.broadcasts.iter().filter(|seen| seen.msg_type == "error").next_back();
+    let shown = run.broadcasts.iter().rfind(|seen| seen.msg_type == "error");
     assert_eq!(shown.map(|seen| seen.text("evalue")), Some(run.evalue()));
     run
 }

@@ -64,7 +64,14 @@ async fn an_interrupt_at_any_moment_around_the_end_of_a_cell_hits_no_other() {
     let (mut hit, mut missed) = (0, 0);
     for _ in 0..rounds {
         let length = seed.below(60_000);
-        let cell = client.execute(&format!("for _ in range({length}): pass")).await;
+        let code = match seed.below(6) {
+            0 => "1".to_owned(),
+            1 => format!("import time; time.sleep({length} / 1e8)"),
+            2 => "import asyncio; await asyncio.sleep(0)".to_owned(),
+            3 => "print('text')".to_owned(),
+            _ => format!("for _ in range({length}): pass"),
+        };
+        let cell = client.execute(&code).await;
         // The interrupt travels on another socket: sometimes it comes before the cell, sometimes after.
         for _ in 0..seed.below(20) {
             tokio::task::yield_now().await;

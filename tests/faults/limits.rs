@@ -4,7 +4,8 @@ use std::process::Command;
 
 use cob_protocol::message::Channel;
 use cob_tests::client::TestClient;
-use cob_tests::kernel::{Setup, TestKernel};
+use cob_tests::kernel::{GATE, Setup, TestKernel};
+use rustix::process::Signal;
 use serde_json::json;
 
 async fn limited(limits: &str) -> (TestKernel, TestClient) {
@@ -59,6 +60,19 @@ async fn the_time_a_person_takes_to_answer_is_not_the_codes() {
     assert!(Command::new("sleep").arg("1.2").status().unwrap().success());
     client.send(Channel::Stdin, "input_reply", json!({ "value": "text" })).await;
     assert_eq!(client.finish(&cell).await.ok().stdout(), "text\n");
+}
+
+/// The kernel is stopped while the time runs out; the code had ended before.
+#[tokio::test]
+async fn code_that_ended_in_time_did_so_however_late_the_kernel_sees_it() {
+    let (mut kernel, mut client) = limited("time=1s").await;
+    let cell = client.execute(&format!("print('on', flush=True)\n{GATE}")).await;
+    client.printed(&cell, "on\n").await;
+    kernel.signal(Signal::STOP);
+    kernel.open_gate();
+    assert!(Command::new("sleep").arg("1.2").status().unwrap().success());
+    kernel.signal(Signal::CONT);
+    client.finish(&cell).await.ok();
 }
 
 #[tokio::test]

@@ -66,6 +66,17 @@ async fn w14_an_end_that_comes_twice_ends_the_worker_and_not_the_kernel() {
     kernel.worker(1).await;
 }
 
+/// The end that follows was believed, and the reply said `ok` for a session that was being killed.
+#[tokio::test]
+async fn w14_an_end_from_a_worker_that_is_being_killed_is_not_believed() {
+    let mut kernel = kernel("ready;await;print before;display;done;linger").await;
+    kernel.expect_errors();
+    let mut client = kernel.client().await;
+    let run = client.run("code").await.lost("protocol violation");
+    assert_eq!(run.stdout(), "before\n");
+    kernel.worker(1).await;
+}
+
 #[tokio::test]
 async fn a_worker_that_closes_its_socket_and_lives_is_ended() {
     let kernel = kernel("ready;await;print before;close;linger").await;
