@@ -109,6 +109,23 @@ while True:
     assert!(run.evalue().ends_with(&kept), "{}", run.evalue());
 }
 
+/// Its end waits for the look at what it said, and that for room; the subscriber is cut off in time.
+#[tokio::test]
+async fn w08_code_that_floods_a_subscriber_who_reads_nothing_is_killed_too() {
+    const CODE: &str = "\
+print('on', flush=True)
+def flood():
+    while True: print('x' * 70)
+while True:
+    try: flood()
+    except KeyboardInterrupt: pass";
+    let (_kernel, mut client) = impatient("0.3").await;
+    let cell = begin(&mut client, CODE).await;
+    client.send(Channel::Control, "interrupt_request", json!({})).await;
+    let reply = client.next_on(Channel::Shell).await.clone();
+    assert_eq!((reply.parent.as_str(), reply.text("code")), (cell.as_str(), "interrupted_by_force"));
+}
+
 #[tokio::test]
 async fn w08_impatience_does_not_restart_the_clock() {
     let (_kernel, mut client) = impatient("0.3").await;
