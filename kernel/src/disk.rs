@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cob_protocol::error::ErrorCode;
 use cob_protocol::frame::Done;
@@ -74,52 +74,75 @@ pub(crate) async fn measurement(measuring: &mut Option<Measuring>) -> Result<u64
     }
 }
 
-/// Bytes that everything in `directory` takes on its device.
+/// Bytes that everything in `directory` takes on its device; of no directory, none.
 fn measure(directory: &Path, entries_max: usize) -> Result<u64, String> {
-    let failed = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
-    let Some(root) = there(fs::metadata(directory)).map_err(|error| failed(directory, error))? else {
-        return Ok(0);
-    };
-    let mut open = vec![directory.to_owned()];
-    let (mut total, mut entries, mut linked) = (0_u64, 0, HashSet::new());
-    while let Some(folder) = open.pop() {
-        let Some(listing) = there(fs::read_dir(&folder)).map_err(|error| failed(&folder, error))? else {
-            continue;
-        };
-        for entry in listing {
-            entries += 1;
-            if entries > entries_max {
-                return Err(format!("more than {entries_max} files"));
-            }
-            let path = entry.map_err(|error| failed(&folder, error))?.path();
-            let Some(found) = there(fs::symlink_metadata(&path)).map_err(|error| failed(&path, error))?
-            else {
-                continue;
-            };
-            if found.dev() != root.dev() || is_known(&mut linked, &found) {
-                continue;
-            }
-            total += found.blocks() * BLOCK_BYTES;
-            if found.is_dir() {
-                open.push(path);
-            }
-        }
+    let Some(root) = there(directory, fs::metadata(directory))? else { return Ok(0) };
+    let mut walk = Walk { device: root.dev(), entries_left: entries_max, linked: HashSet::new(), bytes: 0 };
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let found = walk.enter(&folder)?;
+        folders.extend(found.ok_or_else(|| format!("it has more than {entries_max} entries"))?);
     }
-    Ok(total)
+    Ok(walk.bytes)
 }
 
-/// Another name of a file that was counted.
-fn is_known(linked: &mut HashSet<u64>, found: &Metadata) -> bool {
-    !found.is_dir() && found.nlink() > 1 && !linked.insert(found.ino())
+/// A measurement in progress.
+struct Walk {
+    device: u64,
+    entries_left: usize,
+    /// Files with several names, one of which was seen.
+    linked: HashSet<u64>,
+    bytes: u64,
+}
+
+impl Walk {
+    /// Adds up what is in a folder, and returns the folders in it; nothing, if it has too many entries.
+    fn enter(&mut self, folder: &Path) -> Result<Option<Vec<PathBuf>>, String> {
+        let mut folders = Vec::new();
+        for entry in there(folder, fs::read_dir(folder))?.into_iter().flatten() {
+            let Some(left) = self.entries_left.checked_sub(1) else { return Ok(None) };
+            self.entries_left = left;
+            let Some(path) = there(folder, entry)?.map(|entry| entry.path()) else { continue };
+            let Some(found) = there(&path, fs::symlink_metadata(&path))? else { continue };
+            if !self.is_new(&found) {
+                continue;
+            }
+            self.bytes += found.blocks() * BLOCK_BYTES;
+            if found.is_dir() {
+                folders.push(path);
+            }
+        }
+        Ok(Some(folders))
+    }
+
+    /// It lies on our device, and is no other name of what was counted.
+    fn is_new(&mut self, found: &Metadata) -> bool {
+        let has_other_names = !found.is_dir() && found.nlink() > 1;
+        found.dev() == self.device && (!has_other_names || self.linked.insert(found.ino()))
+    }
 }
 
 /// Nothing, if somebody has removed it meanwhile.
-fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+fn there<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, String> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_empty_and_what_has_too_many_entries_is_not_measured() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(measure(&here.join("no such folder"), 10), Ok(0));
+        assert_eq!(measure(here, 3), Err("it has more than 3 entries".to_owned()));
+        // The sources are in it, and weigh something.
+        assert!(measure(here, DISK_ENTRIES_MAX).is_ok_and(|bytes| bytes > 4096));
     }
 }
