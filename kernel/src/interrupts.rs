@@ -189,30 +189,26 @@ impl Session {
 
     /// What is said of whatever was lost with the worker.
     pub(crate) fn loss(&self, exit: &Exit) -> Verdict {
+        if self.stopping.is_some() {
+            return Verdict { code: ErrorCode::ShuttingDown, evalue: format!("the worker {exit}") };
+        }
         let climb = self.ladder.climb().filter(|_| self.is_killed);
-        let said_by_worker = || format!("the worker {exit}");
-        let (code, evalue) = match (exit, climb) {
-            _ if self.stopping.is_some() => (ErrorCode::ShuttingDown, said_by_worker()),
-            (Exit::MemoryLimit(_), _) => (ErrorCode::MemoryLimit, said_by_worker()),
-            (Exit::CpuLimit(_), _) => (ErrorCode::CpuLimit, said_by_worker()),
-            (Exit::Stalled(_), _) => (ErrorCode::WorkerStalled, said_by_worker()),
-            // It was quicker than we, or was killed for something else.
-            (Exit::Status(_) | Exit::Violation(_), _) | (_, None) => {
-                (ErrorCode::WorkerLost, said_by_worker())
+        match (climb, code_of_end(exit, climb.map(|climb| climb.cause))) {
+            (Some(climb), code @ (ErrorCode::InterruptedByForce | ErrorCode::TimeLimit)) => {
+                Verdict { code, evalue: self.forced(climb) }
             }
-            (_, Some(climb)) => self.forced(climb),
-        };
-        Verdict { code, evalue }
+            (_, code) => Verdict { code, evalue: format!("the worker {exit}") },
+        }
     }
 
-    fn forced(&self, climb: Climb) -> (ErrorCode, String) {
+    fn forced(&self, climb: Climb) -> String {
         let interrupts = count(climb.signals, "an interrupt", "interrupts");
         let within = climb.grace.map(|grace| format!(" within {}", duration(grace))).unwrap_or_default();
         let end =
             format!("did not react to {interrupts}{within}; its worker was killed, the variables are lost");
         match climb.cause {
-            Cause::Interrupt => (ErrorCode::InterruptedByForce, format!("the code {end}")),
-            Cause::TimeLimit => (ErrorCode::TimeLimit, format!("{} and {end}", self.took_too_long())),
+            Cause::Interrupt => format!("the code {end}"),
+            Cause::TimeLimit => format!("{} and {end}", self.took_too_long()),
         }
     }
 
@@ -226,5 +222,41 @@ fn output_bytes(event: &WorkerEvent) -> usize {
     match event {
         WorkerEvent::Output(_, bytes) => bytes.len(),
         WorkerEvent::Frame(..) | WorkerEvent::Gone(_) => 0,
+    }
+}
+
+/// The code for what was lost with a worker, which we had killed or not.
+fn code_of_end(exit: &Exit, killed: Option<Cause>) -> ErrorCode {
+    match (exit, killed) {
+        (Exit::MemoryLimit(_), _) => ErrorCode::MemoryLimit,
+        (Exit::CpuLimit(_), _) => ErrorCode::CpuLimit,
+        (Exit::Stalled(_), _) => ErrorCode::WorkerStalled,
+        // It was quicker than we, or it was killed for something else.
+        (Exit::Status(_) | Exit::Violation(_), _) | (_, None) => ErrorCode::WorkerLost,
+        (_, Some(Cause::Interrupt)) => ErrorCode::InterruptedByForce,
+        (_, Some(Cause::TimeLimit)) => ErrorCode::TimeLimit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_worker_ended_decides_the_code_and_only_then_who_killed_it() {
+        let killed = Exit::Signal(9);
+        for (exit, killer, code) in [
+            (&killed, None, ErrorCode::WorkerLost),
+            (&killed, Some(Cause::Interrupt), ErrorCode::InterruptedByForce),
+            (&killed, Some(Cause::TimeLimit), ErrorCode::TimeLimit),
+            (&Exit::Unknown, Some(Cause::Interrupt), ErrorCode::InterruptedByForce),
+            (&Exit::Status(0), Some(Cause::Interrupt), ErrorCode::WorkerLost),
+            (&Exit::Violation(String::new()), Some(Cause::Interrupt), ErrorCode::WorkerLost),
+            (&Exit::MemoryLimit(1), Some(Cause::Interrupt), ErrorCode::MemoryLimit),
+            (&Exit::CpuLimit(1), None, ErrorCode::CpuLimit),
+            (&Exit::Stalled(19), None, ErrorCode::WorkerStalled),
+        ] {
+            assert_eq!(code_of_end(exit, killer), code, "{exit:?} {killer:?}");
+        }
     }
 }

@@ -83,7 +83,9 @@ impl Ladder {
             climb.again = None;
             climb.signals += 1;
             // Counted from here: whoever was stopped or suspended meanwhile still gives the code time to react.
-            climb.kill = climb.grace.map(|grace| now + grace.saturating_sub(before_second(climb.grace)));
+            let rest = climb.grace.map(|grace| grace.saturating_sub(before_second(climb.grace)));
+            // A grace beyond the end of time is none.
+            climb.kill = rest.and_then(|rest| now.checked_add(rest));
             if climb.kill.is_none() {
                 self.climb = None;
             }
@@ -238,6 +240,14 @@ mod tests {
         assert_eq!(ladder.climb(), None);
         ladder.begin(7, Cause::Interrupt, start + ms(5000));
         assert_eq!(ladder.signal_at(), Some(start + ms(6000)));
+    }
+
+    #[test]
+    fn a_grace_for_ever_is_none() {
+        let start = Instant::now();
+        let mut ladder = Ladder::new(Some(Duration::MAX));
+        ladder.begin(7, Cause::Interrupt, start);
+        assert_eq!(steps(&mut ladder, start), [(1000, Step::Signal(7))]);
     }
 
     #[test]

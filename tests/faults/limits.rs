@@ -77,13 +77,13 @@ async fn code_that_ended_in_time_did_so_however_late_the_kernel_sees_it() {
 
 #[tokio::test]
 async fn a_lower_limit_of_output_is_counted_to_the_byte_too() {
-    let (_kernel, mut client) = limited("output=1K").await;
-    let run = client.run("import os\nfor _ in range(100): os.write(1, b'x' * 99 + b'\\n')").await.ok();
-    assert_eq!(run.stdout().len(), 1024);
+    let (_kernel, mut client) = limited("output=128K").await;
+    let run = client.run("import os\nfor _ in range(1000): os.write(1, b'x' * 999 + b'\\n')").await.ok();
+    assert_eq!(run.stdout().len(), 128 << 10);
     let stderr = run.stream("stderr");
-    assert!(stderr.contains("[output limit of 1 KiB reached"), "{stderr}");
-    assert!(stderr.contains("10000 bytes written, 1024 kept, 8976 dropped"), "{stderr}");
-    assert_eq!(client.run("print('x' * 999)").await.ok().stdout().len(), 1000);
+    assert!(stderr.contains("[output limit of 128 KiB reached"), "{stderr}");
+    assert!(stderr.contains("1000000 bytes written, 131072 kept, 868928 dropped"), "{stderr}");
+    assert_eq!(client.run("print('x' * 99_999)").await.ok().stdout().len(), 100_000);
 }
 
 #[tokio::test]

@@ -86,8 +86,15 @@ fn an_interpreter_that_is_none_is_named() {
 fn wrong_use_of_the_command_line_has_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("cwd")).unwrap();
-    for arguments in [&[][..], &["kernel"], &["kernel", "-f"], &["colonel"], &["kernel", "--no-such-option"]]
-    {
+    for arguments in [
+        &[][..],
+        &["kernel"],
+        &["kernel", "-f"],
+        &["colonel"],
+        &["kernel", "--no-such-option"],
+        &["kernel", "-f", "file", "--limits", "memroy=2G"],
+        &["run", "-c", "1", "--interrupt-grace", "2s"],
+    ] {
         let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
         let output = command(&arguments, folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use clap::Args;
 use cob_protocol::limits::INTERRUPT_GRACE_MS;
-use cob_protocol::resources::Limits;
+use cob_protocol::resources::{Limit, Limits};
 
 use super::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct Bounds {
-    /// What the session may use, as NAME=VALUE,…: memory (2G), cpu (60s), time of one cell (30s), processes (64),
-    /// files open at a time (256), size of one file (1G), disk in the working directory (5G), output of one cell
-    /// (1M)
-    #[arg(long, value_name = "TEXT", value_parser = limits)]
+    #[arg(long, value_name = "TEXT", value_parser = Limits::parse, help = help())]
     limits: Option<Limits>,
-    /// Seconds after which code that does not react to an interrupt is killed with its variables; 0: never (a
-    /// limit of time still is one) [default: 2]
+    /// Seconds after which code that does not react to an interrupt is killed, and its variables with it; 0: never
+    /// (for the limit `time` it still is, after 2) [default: 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     interrupt_grace: Option<Duration>,
 }
@@ -43,32 +40,15 @@ impl Bounds {
     }
 }
 
-fn limits(text: &str) -> Result<Limits, String> {
-    // STANDIN
-    let mut limits = Limits::default();
-    for part in text.split(',') {
-        let (name, value) = part.split_once('=').ok_or("name=value")?;
-        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-        let number: u64 = digits.parse().map_err(|_| "number")?;
-        let unit = match &value[digits.len()..] {
-            "K" => 1024,
-            "M" => 1 << 20,
-            "s" => 1000,
-            _ => 1,
-        };
-        match name {
-            "time" => limits.time_ms = Some(number * unit),
-            "output" => limits.output_bytes = Some(number * unit),
-            "disk" => limits.disk_bytes = Some(number * unit),
-            _ => return Err("unknown".into()),
-        }
-    }
-    Ok(limits)
+/// The table of limits, as one writes them.
+fn help() -> String {
+    let examples: Vec<String> =
+        Limit::ALL.iter().map(|limit| format!("{}={}", limit.name(), limit.example())).collect();
+    format!("What the session may use, as NAME=VALUE,… of: {}", examples.join(", "))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    // A day is as good as never, and no time is a negative one.
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
