@@ -7,6 +7,7 @@
 //! Follow a request: [`notebook`] or a command line puts it into [`session`], whose loop hands it to
 //! [`dispatch`](mod@dispatch), which queues or answers it with the help of `handlers`; `outputs` turns what the
 //! worker says into events and broadcasts; `outlet` carries them out.
+//! What does not end by itself is ended by `interrupts`, which climbs the `ladder`; `disk` measures what was left.
 
 mod calls;
 mod contexts;
