@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cob_bridge::{Bridge, MemoryStore};
+use cob_protocol::error::ErrorCode;
 use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, Header, Incoming, Outgoing, PROTOCOL_VERSION};
 use cob_protocol::time::{Clock, SystemClock};
@@ -94,8 +95,7 @@ impl LocalClient {
                 Channel::Iopub if is_idle(&message) && reply.is_some() => {
                     let reply = reply.take().unwrap_or_default();
                     // The session says itself, and better, why it could not start.
-                    let is_start_failure = reply.as_str().contains("\"code\":\"worker_start_failed\"");
-                    return if is_start_failure {
+                    return if is_start_failure(&reply) {
                         Err(self.ended().await)
                     } else {
                         Ok(Happening::Ended(reply))
@@ -132,6 +132,12 @@ impl LocalClient {
             None => End::Shutdown,
         })
     }
+}
+
+fn is_start_failure(reply: &Json) -> bool {
+    let content: Value = reply.read().unwrap_or_default();
+    let codes = [ErrorCode::WorkerStartFailed, ErrorCode::InvalidLimit].map(ErrorCode::code);
+    content["code"].as_str().is_some_and(|code| codes.contains(&code))
 }
 
 fn is_idle(message: &Outgoing) -> bool {

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use cob_bridge::{Bridge, History};
-use cob_pool::{Exit, Lane, Program, StartError, Worker, WorkerEvent};
+use cob_pool::{
+    Exit, Lane, LeaseError, Leased, Origin, Program, Request, StartError, Worker, WorkerEvent, Workers,
+};
 use cob_protocol::content::{ConnectReply, ExecutionState, StatusContent};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::frame::{Done, DoneStatus, Frame, RequestNumber, Shutdown};
@@ -46,6 +48,12 @@ pub struct Config {
     pub limits: Limits,
     /// Between an interrupt and the end by force of code that does not react; `None`: never.
     pub interrupt_grace: Option<Duration>,
+    /// Its file mode creation mask; this process's own when absent.
+    pub umask: Option<u32>,
+    /// Whether its workers give up their power over processes that are not their own.
+    pub is_confined: bool,
+    /// Where its workers come from.
+    pub workers: Workers,
     /// The ports of its channels, if it has any.
     pub ports: Option<ConnectReply>,
 }
@@ -56,7 +64,7 @@ pub enum End {
     /// Somebody asked for it.
     Shutdown,
     /// Its worker could not be started.
-    StartFailed(StartError),
+    StartFailed(LeaseError),
 }
 
 /// See the module.
@@ -67,6 +75,10 @@ pub struct Session {
     inputs: Inputs,
     pub(crate) worker: WorkerState,
     pub(crate) ready: Option<Ready>,
+    /// Where the present worker came from.
+    pub(crate) origin: Option<Origin>,
+    /// What enforces its limits.
+    pub(crate) enforced: Json,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: usize,
     pub(crate) current: Option<Current>,
@@ -95,7 +107,7 @@ pub struct Session {
 }
 
 pub(crate) enum WorkerState {
-    Starting(JoinHandle<Result<(Worker, Ready), StartError>>),
+    Starting(JoinHandle<Result<Leased, LeaseError>>),
     Live(Box<Worker>),
     None,
 }
@@ -153,6 +165,8 @@ impl Session {
             inputs,
             worker: WorkerState::None,
             ready: None,
+            origin: None,
+            enforced: Json::array(),
             queue: VecDeque::new(),
             queue_bytes: 0,
             current: None,
@@ -247,20 +261,26 @@ impl Session {
             versions: VERSIONS,
             session: self.config.id.to_string(),
             options: self.config.options.clone(),
-            umask: None,
+            umask: self.config.umask,
+            confined: self.config.is_confined,
         };
-        let started = Worker::start(&self.config.program, hello);
-        self.worker = WorkerState::Starting(tokio::spawn(async move {
-            let mut worker = started?;
-            let ready = worker.ready().await?;
-            Ok((worker, ready))
-        }));
+        let request =
+            Request { program: self.config.program.clone(), hello, limits: self.config.limits.clone() };
+        let workers = self.config.workers.clone();
+        self.worker = WorkerState::Starting(tokio::spawn(async move { workers.lease(&request).await }));
     }
 
-    async fn worker_started(&mut self, started: Result<(Worker, Ready), StartError>) {
+    async fn worker_started(&mut self, started: Result<Leased, LeaseError>) {
         match started {
-            Ok((worker, ready)) => {
-                tracing::info!(pid = worker.pid(), executor = ready.executor, "worker ready");
+            Ok(Leased { worker, ready, origin, limits, enforced }) => {
+                tracing::info!(pid = worker.pid(), executor = ready.executor, ?origin, "worker ready");
+                for lacking in ready.confinement.iter().filter(|measure| measure.starts_with("not enforced"))
+                {
+                    tracing::warn!(lacking, "the session is less isolated than asked for");
+                }
+                self.origin = Some(origin);
+                self.enforced = Json::from(enforced);
+                self.config.limits = limits;
                 self.worker = WorkerState::Live(Box::new(worker));
                 self.ready = Some(ready);
                 for request in std::mem::take(&mut self.waiting_for_ready) {
@@ -269,7 +289,11 @@ impl Session {
             }
             Err(error) => {
                 self.worker = WorkerState::None;
-                self.refuse_queue(ErrorCode::WorkerStartFailed, &error.to_string()).await;
+                let code = match error {
+                    LeaseError::Limits { .. } => ErrorCode::InvalidLimit,
+                    _ => ErrorCode::WorkerStartFailed,
+                };
+                self.refuse_queue(code, &error.to_string()).await;
                 self.status(ExecutionState::Dead, Json::object());
                 self.end = Some(End::StartFailed(error));
             }
@@ -431,7 +455,7 @@ async fn flushed_by(outlet: &Outlet, deadline: Option<Instant>) {
 /// What comes from a worker.
 enum News {
     /// It is there, or will never be.
-    Started(Box<Result<(Worker, Ready), StartError>>),
+    Started(Box<Result<Leased, LeaseError>>),
     /// It did something.
     Event(WorkerEvent),
 }
@@ -442,7 +466,7 @@ impl WorkerState {
         match self {
             Self::Starting(task) => News::Started(Box::new(task.await.unwrap_or_else(|error| {
                 let source = std::io::Error::other(error);
-                Err(StartError::Spawn { program: "the worker".to_owned(), source })
+                Err(StartError::Spawn { program: "the worker".to_owned(), source }.into())
             }))),
             Self::Live(worker) => News::Event(worker.next().await),
             Self::None => std::future::pending().await,

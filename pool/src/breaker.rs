@@ -12,9 +12,6 @@
 //!
 //! **Invariant:** while open, the pause is between the policy's least and greatest, and doubles with each failed trial.
 
-// Used by `slots` only, which nothing owns yet.
-#![allow(dead_code)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -20,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::readiness::watch;
+use crate::scratch;
 
 /// Bytes taken in one read.
 const READ_BYTES: usize = STREAM_EVENT_BYTES_MAX;
@@ -43,7 +44,6 @@ enum Watch {
 pub(crate) struct Drain {
     stream: StreamName,
     watch: Watch,
-    scratch: Vec<u8>,
     chunks: VecDeque<Bytes>,
     /// Bytes given out since the worker started.
     emitted: u64,
@@ -60,7 +60,6 @@ impl Drain {
         Ok(Self {
             stream,
             watch: Watch::Watched(watch(fd)?),
-            scratch: vec![0; READ_BYTES],
             chunks: VecDeque::new(),
             emitted: 0,
             active_until: Instant::now(),
@@ -128,23 +127,28 @@ impl Drain {
             Watch::Ended => return Ok(0),
         };
         let wanted = bytes_max.min(READ_BYTES);
-        let scratch = &mut self.scratch[..wanted];
-        let mut look =
-            || page.consume(self.stream, || rustix::io::read(fd, &mut *scratch)).map_err(io::Error::from);
-        let result = match (look(), watched) {
-            // Readiness that was used up is taken back, by a second look that the event loop knows of.
-            (Err(error), Some(fd)) if error.kind() == io::ErrorKind::WouldBlock => {
-                fd.try_io(Interest::READABLE, |_| look())
-            }
-            (result, _) => result,
-        };
+        let stream = self.stream;
+        let result = scratch::with(|scratch| -> io::Result<Bytes> {
+            let scratch = &mut scratch[..wanted];
+            let mut look =
+                || page.consume(stream, || rustix::io::read(fd, &mut *scratch)).map_err(io::Error::from);
+            let count = match (look(), watched) {
+                // Readiness that was used up is taken back, by a second look that the event loop knows of.
+                (Err(error), Some(fd)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    fd.try_io(Interest::READABLE, |_| look())
+                }
+                (result, _) => result,
+            }?;
+            Ok(Bytes::copy_from_slice(&scratch[..count]))
+        });
         match result {
-            Ok(0) => {
+            Ok(bytes) if bytes.is_empty() => {
                 self.watch = Watch::Ended;
                 Ok(0)
             }
-            Ok(count) => {
-                self.chunks.push_back(Bytes::copy_from_slice(&scratch[..count]));
+            Ok(bytes) => {
+                let count = bytes.len();
+                self.chunks.push_back(bytes);
                 Ok(count)
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

@@ -1,9 +1,10 @@
 //! How a worker ended, in words.
 
 use cob_protocol::limits::{MIB, STALLED_MS};
+use serde::{Deserialize, Serialize};
 
 /// How a worker ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Exit {
     /// With this status.

@@ -7,19 +7,19 @@ use std::io;
 
 use cob_protocol::codec::{CodecError, FrameDecoder};
 use cob_protocol::frame::Envelope;
-use cob_protocol::limits::READ_AHEAD_BYTES_MAX;
 use rustix::net::RecvFlags;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
+use crate::scratch;
+
 /// Reads whole frames from a socket.
 #[derive(Debug)]
 pub struct FrameReader {
     socket: OwnedReadHalf,
     decoder: FrameDecoder,
-    scratch: Vec<u8>,
     ended: bool,
 }
 
@@ -50,7 +50,7 @@ impl FrameReader {
     /// Wraps the reading half of a socket.
     #[must_use]
     pub fn new(socket: OwnedReadHalf) -> Self {
-        Self { socket, decoder: FrameDecoder::new(), scratch: vec![0; READ_AHEAD_BYTES_MAX], ended: false }
+        Self { socket, decoder: FrameDecoder::new(), ended: false }
     }
 
     /// From now on frames of every size in the table are accepted.
@@ -95,15 +95,17 @@ impl FrameReader {
         if self.ended {
             return Ok(Fill::Ended);
         }
-        match receive(self.socket.as_ref(), &mut self.scratch) {
+        let received = scratch::with(|scratch| -> io::Result<usize> {
+            let count = receive(self.socket.as_ref(), scratch)?;
+            self.decoder.push(&scratch[..count]);
+            Ok(count)
+        });
+        match received {
             Ok(0) => {
                 self.ended = true;
                 Ok(Fill::Ended)
             }
-            Ok(count) => {
-                self.decoder.push(&self.scratch[..count]);
-                Ok(Fill::Some)
-            }
+            Ok(_) => Ok(Fill::Some),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill::Dry),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 self.ended = true;

@@ -5,26 +5,45 @@
 
 mod breaker;
 mod drain;
+mod enclosure;
+mod environment;
 mod exit;
 mod frame_reader;
 mod frame_writer;
+mod keeper;
+mod lease;
+mod life;
+pub mod limits;
 pub mod metrics;
+mod open_files;
+mod packets;
 mod page;
+mod parked;
+mod pool;
+mod processes;
 mod readiness;
+mod scratch;
+mod share;
+mod signals;
 mod slots;
 mod spawn;
+mod tree;
 pub mod usage;
 mod watch;
 mod worker;
+mod workers;
+mod zygote;
 
-pub mod limits;
-pub mod tree;
-
-mod processes;
-
+pub use enclosure::cleared;
 pub use exit::Exit;
 pub use frame_reader::{FrameReader, ReadError};
 pub use frame_writer::{FrameWriter, Lane, SendError};
+pub use lease::{LeaseError, Leased, Origin, Request};
+pub use open_files::raise_open_files;
+pub use pool::{Pool, PoolConfig, Warmth};
+pub use share::{InfoError, ListenError, Listener, SharedPool, private_folder};
 pub use spawn::Program;
+pub use tree::TreeError;
 pub use watch::exit_of;
 pub use worker::{StartError, Worker, WorkerEvent};
+pub use workers::Workers;

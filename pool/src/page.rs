@@ -15,15 +15,20 @@ pub(crate) struct SharedPage {
     map: MmapRaw,
 }
 
+/// The memory of a page, for both sides to map.
+pub(crate) fn create() -> io::Result<OwnedFd> {
+    let fd = memfd_create("cob-page", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&fd, PAGE_BYTES as u64)?;
+    // A worker that could shrink the file would make the kernel fault on it.
+    fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(fd)
+}
+
 impl SharedPage {
-    /// Makes a page; the descriptor is for the worker.
-    pub(crate) fn create() -> io::Result<(Self, OwnedFd)> {
-        let fd = memfd_create("cob-page", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&fd, PAGE_BYTES as u64)?;
-        // A worker that could shrink the file would make the kernel fault on it.
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let map = MmapOptions::new().len(PAGE_BYTES).map_raw(&fd)?;
-        Ok((Self { map }, fd))
+    /// Maps a page that [`create`] made.
+    pub(crate) fn map(fd: &OwnedFd) -> io::Result<Self> {
+        let map = MmapOptions::new().len(PAGE_BYTES).map_raw(fd)?;
+        Ok(Self { map })
     }
 
     pub(crate) fn get(&self) -> Page<'_> {

@@ -38,6 +38,11 @@ impl Stat {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
+    /// Processor time in milliseconds.
+    pub(crate) fn cpu_ms(&self) -> u64 {
+        self.cpu_ticks * 1000 / rustix::param::clock_ticks_per_second()
+    }
+
     fn parse(pid: u32, stat: &str) -> Option<Self> {
         // The name in parentheses may hold anything, also parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();

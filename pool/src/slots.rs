@@ -16,9 +16,6 @@
 //! **Invariant:** a request is given a worker or refused, once (once more if its worker bounced), unless its asker
 //! went away; a slot is given at most once; the owner never uses a [`RequestId`] twice.
 
-// Until the actor that owns the machine exists, only tests use it.
-#![allow(dead_code)]
-
 mod environment;
 pub(crate) mod info;
 mod slot;
@@ -71,7 +68,7 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// Somebody asks for a worker.
-    Lease { request: RequestId, environment: EnvironmentId },
+    Lease { request: RequestId, environment: EnvironmentId, cold: Cold },
     /// The asker went away before its session began. A worker already given to it is discarded; one that was starting
     /// becomes warm, or is discarded.
     Cancel { request: RequestId },
@@ -81,20 +78,16 @@ pub(crate) enum Input {
     Unprepared { environment: EnvironmentId, zygote: ZygoteId, reason: Reason, again: Again },
     /// A zygote died. Forks it was asked for must still be reported, as failed.
     ZygoteGone { environment: EnvironmentId, zygote: ZygoteId, reason: Reason },
-    /// A fork is live.
-    Forked { slot: SlotId },
-    /// There was no fork.
-    ForkFailed { slot: SlotId, reason: Reason },
-    /// A cold start is live.
-    Started { slot: SlotId },
-    /// A cold start failed, and nothing is left of it.
-    StartFailed { slot: SlotId, error: Reason },
+    /// A worker that was forked or started is live.
+    Arrived { slot: SlotId },
+    /// There is no worker, and nothing is left of it.
+    Failed { slot: SlotId, error: Reason },
     /// A worker ended, whatever it was doing.
     Died { slot: SlotId },
-    /// The session of a worker ended; the worker will.
-    Released { slot: SlotId },
     /// A worker ended after it was given, before its session began. Instead of [`Input::Died`].
     Bounced { slot: SlotId, error: Reason },
+    /// A warm worker was found to have ended when it was to be given. Instead of [`Input::Died`].
+    Missed { slot: SlotId },
     /// A warm worker was found to take this much memory.
     Measured { environment: EnvironmentId, bytes: u64 },
     /// The time of an [`Action::WakeAt`] has come.
@@ -150,6 +143,15 @@ pub(crate) enum Origin {
     Cold,
 }
 
+/// Will a worker do that is started for the request?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cold {
+    /// If there is no better one.
+    Accepted,
+    /// No: the asker can start one just as well.
+    Refused,
+}
+
 /// Why there is no worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -159,6 +161,11 @@ pub(crate) enum Refusal {
     Full,
     /// The pool is being closed.
     Closing,
+    /// There is neither a warm worker nor a zygote, and a cold one was not asked for.
+    NotWarm {
+        /// What there is.
+        reason: Reason,
+    },
     /// The second worker of this request failed as well.
     Failed { error: Reason },
 }
@@ -202,7 +209,7 @@ impl Slots {
 
     fn take(&mut self, now: Duration, input: Input, out: &mut Vec<Action>) {
         match input {
-            Input::Lease { request, environment } => self.lease(now, request, environment, out),
+            Input::Lease { request, environment, cold } => self.lease(now, (request, cold), environment, out),
             Input::Cancel { request } => {
                 self.environments_with(now, out, |environment, turn| environment.cancel(turn, request));
             }
@@ -215,17 +222,19 @@ impl Slots {
             Input::ZygoteGone { environment, zygote, reason } => {
                 self.with(environment, now, out, |it, turn| it.zygote_gone(turn, zygote, reason));
             }
-            Input::Forked { slot } | Input::Started { slot } => {
+            Input::Arrived { slot } => {
                 let room = self.room(slot.environment());
                 self.with(slot.environment(), now, out, |it, turn| it.arrived(turn, slot, room));
             }
-            Input::ForkFailed { slot, reason: error } | Input::StartFailed { slot, error } => {
+            Input::Failed { slot, error } => {
                 self.with(slot.environment(), now, out, |it, turn| it.failed(turn, slot, error));
             }
             Input::Died { slot } => self.with(slot.environment(), now, out, |it, turn| it.died(turn, slot)),
-            Input::Released { slot } => self.with(slot.environment(), now, out, |it, _| it.released(slot)),
             Input::Bounced { slot, error } => {
                 self.with(slot.environment(), now, out, |it, turn| it.bounced(turn, slot, error));
+            }
+            Input::Missed { slot } => {
+                self.with(slot.environment(), now, out, |it, turn| it.missed(turn, slot))
             }
             Input::Measured { environment, bytes } => {
                 self.with(environment, now, out, |it, _| it.measured(bytes));
@@ -240,7 +249,13 @@ impl Slots {
         }
     }
 
-    fn lease(&mut self, now: Duration, request: RequestId, id: EnvironmentId, out: &mut Vec<Action>) {
+    fn lease(
+        &mut self,
+        now: Duration,
+        (request, cold): (RequestId, Cold),
+        id: EnvironmentId,
+        out: &mut Vec<Action>,
+    ) {
         if self.closing {
             self.counters.refused += 1;
             out.push(Action::Refuse { request, why: Refusal::Closing });
@@ -253,7 +268,7 @@ impl Slots {
         self.with(id, now, out, |it, turn| {
             it.recency = recency;
             it.prepare(turn);
-            it.lease(turn, request, room);
+            it.lease(turn, request, cold, room);
         });
     }
 

@@ -7,17 +7,19 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use cob_protocol::handshake::{FRAME_FD, IMAGE_FD, LIFELINE_FD, PAGE_FD};
 use cob_protocol::limits::OUTPUT_PIPE_BYTES;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use tokio::net::UnixStream;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::page::SharedPage;
+use crate::open_files;
+use crate::tree::MARKER;
 
-/// A worker program: what to start, and how.
+/// A worker program: what to start, and what it finds around it.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The executable.
@@ -26,59 +28,111 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// Code that is handed to it as a file in memory (Python's extension module).
     pub image: Option<&'static [u8]>,
-    /// Variables set on top of this process's environment.
+    /// Its environment, all of it: nothing of this process's own is passed on.
     pub environment: Vec<(OsString, OsString)>,
     /// Where it runs; this process's directory when absent.
     pub directory: Option<PathBuf>,
 }
 
-/// Everything the host keeps of a worker that was just started.
-pub(crate) struct Spawned {
-    pub(crate) child: Child,
-    pub(crate) socket: UnixStream,
+/// The host's ends of everything a worker is given.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) socket: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
-    pub(crate) page: SharedPage,
+    pub(crate) page: OwnedFd,
     /// Closing it kills the worker: keep it as long as the worker shall live.
     pub(crate) lifeline: OwnedFd,
+}
+
+/// The worker's ends.
+#[derive(Debug)]
+pub(crate) struct WorkerEnds {
+    pub(crate) socket: OwnedFd,
+    pub(crate) page: OwnedFd,
+    pub(crate) lifeline: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// Makes the transport of one worker.
+pub(crate) fn transport() -> io::Result<(Ends, WorkerEnds)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let (stdout, stdout_writer) = output_pipe()?;
+    let (stderr, stderr_writer) = output_pipe()?;
+    let page = crate::page::create()?;
+    let (lifeline_reader, lifeline) = pipe_with(PipeFlags::CLOEXEC)?;
+    let worker = WorkerEnds {
+        socket: theirs.into(),
+        page: page.try_clone()?,
+        lifeline: lifeline_reader,
+        stdout: stdout_writer,
+        stderr: stderr_writer,
+    };
+    Ok((Ends { socket: ours.into(), stdout, stderr, page, lifeline }, worker))
+}
+
+/// Starts `program` as a worker. What it starts in turn is known by `marker`.
+pub(crate) fn spawn_worker(program: &Program, ends: WorkerEnds, marker: &str) -> io::Result<Child> {
+    let WorkerEnds { socket, page, lifeline, stdout, stderr } = ends;
+    let places = [(socket, FRAME_FD), (page, PAGE_FD), (lifeline, LIFELINE_FD)];
+    spawn(program, Some(marker), places, stdout, stderr)
+}
+
+/// Starts `program` as a zygote: the socket that it waits on carries packets, and it has no page.
+pub(crate) fn spawn_zygote(
+    program: &Program,
+    control: OwnedFd,
+    lifeline: OwnedFd,
+    output: OwnedFd,
+) -> io::Result<Child> {
+    let stderr = output.try_clone()?;
+    spawn(program, None, [(control, FRAME_FD), (lifeline, LIFELINE_FD)], output, stderr)
 }
 
 /// Descriptors are moved above this number before they are put in their places, so that none overwrites another.
 const SPARE_FD_MIN: RawFd = 64;
 
-pub(crate) fn spawn(program: &Program) -> io::Result<Spawned> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let (stdout, stdout_writer) = output_pipe()?;
-    let (stderr, stderr_writer) = output_pipe()?;
-    let (page, page_fd) = SharedPage::create()?;
-    let (lifeline_reader, lifeline) = pipe_with(PipeFlags::CLOEXEC)?;
-
-    let mut places =
-        vec![(lift(theirs)?, FRAME_FD), (lift(page_fd)?, PAGE_FD), (lift(lifeline_reader)?, LIFELINE_FD)];
-    if let Some(image) = program.image {
-        places.push((lift(image_file(image)?)?, IMAGE_FD));
+fn spawn<const N: usize>(
+    program: &Program,
+    marker: Option<&str>,
+    places: [(OwnedFd, RawFd); N],
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> io::Result<Child> {
+    let mut lifted = Vec::with_capacity(N + 1);
+    for (fd, place) in places {
+        lifted.push((lift(fd)?, place));
     }
-    let moves: Vec<(RawFd, RawFd)> = places.iter().map(|(fd, place)| (fd.as_raw_fd(), *place)).collect();
+    if let Some(image) = program.image {
+        lifted.push((lift(image_file(image)?)?, IMAGE_FD));
+    }
+    let moves: Vec<(RawFd, RawFd)> = lifted.iter().map(|(fd, place)| (fd.as_raw_fd(), *place)).collect();
 
     let mut command = Command::new(&program.path);
     command
         .args(&program.arguments)
+        .env_clear()
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .envs(marker.map(|marker| (MARKER, marker)))
         .stdin(Stdio::null())
-        .stdout(stdout_writer)
-        .stderr(stderr_writer);
+        .stdout(stdout)
+        .stderr(stderr);
     if let Some(directory) = &program.directory {
         command.current_dir(directory);
     }
+    let open_files = open_files::before();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory allocated before.
-    unsafe { command.pre_exec(move || prepare(&moves)) };
-    let child = command.spawn()?;
-    Ok(Spawned { child, socket: UnixStream::from_std(ours)?, stdout, stderr, page, lifeline })
+    unsafe { command.pre_exec(move || prepare(&moves, open_files)) };
+    command.spawn()
 }
 
 /// Runs in the child before exec.
-fn prepare(moves: &[(RawFd, RawFd)]) -> io::Result<()> {
+fn prepare(moves: &[(RawFd, RawFd)], open_files: Option<Rlimit>) -> io::Result<()> {
+    if let Some(open_files) = open_files {
+        setrlimit(Resource::Nofile, open_files)?;
+    }
     // SAFETY: plain system calls on descriptors this process owns; all are async-signal-safe.
     unsafe {
         // Its own session and group: signals of a terminal do not reach it, and an interrupt reaches its children.
@@ -117,7 +171,7 @@ fn lift(fd: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
 }
 
 /// A pipe whose reading end does not block and whose writing end does.
-fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     // Unprivileged users may have used up their share of pipe memory; a smaller pipe is only slower.
     let _ = fcntl_setpipe_size(&reader, OUTPUT_PIPE_BYTES);
@@ -125,8 +179,20 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-/// The image as a sealed file in memory.
-fn image_file(image: &[u8]) -> io::Result<OwnedFd> {
+/// The image as a sealed file in memory: one for all workers, whose pages are shared.
+fn image_file(image: &'static [u8]) -> io::Result<OwnedFd> {
+    static FILES: Mutex<Vec<(&'static [u8], OwnedFd)>> = Mutex::new(Vec::new());
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, fd)) = files.iter().find(|(known, _)| std::ptr::eq(*known, image)) {
+        return fd.try_clone();
+    }
+    let fd = sealed_file(image)?;
+    let clone = fd.try_clone()?;
+    files.push((image, fd));
+    Ok(clone)
+}
+
+fn sealed_file(image: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 do not know EXEC, newer ones may insist on it.
     let fd =

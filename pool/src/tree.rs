@@ -1,7 +1,7 @@
 //! The end of a worker and of everything it started.
 //!
 //! With a cgroup, membership cannot be shaken off. Without one, processes are found as descendants, by session and
-//! process group, and, when they left all of these, by the marker in their environment or an open output pipe. A
+//! process group, and, when they left all of these, by the marker in their environment or an output pipe they write. A
 //! process that gave up every one of these escapes: only a cgroup holds it. Who must end is decided here; how a
 //! process is hit without hitting another, in `processes`.
 //!
@@ -15,6 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cob_protocol::limits::{TREE_KILL_MS_MAX, TREE_PIDFDS_MAX};
@@ -24,7 +26,7 @@ use crate::limits::Cgroup;
 use crate::processes::{self, Kill, Process, Stat};
 
 /// Name of the variable that every worker, and with it every process it starts, has in its environment.
-pub const MARKER: &str = "COB_WORKER";
+pub(crate) const MARKER: &str = "COB_WORKER";
 
 /// Why a tree is not known to be gone.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +45,12 @@ pub enum TreeError {
 
 /// What a worker and its descendants are known by.
 #[derive(Clone, Debug)]
-pub struct Tree {
+pub(crate) struct Tree {
     leader: Process,
     /// The entry of the environment, as it stands there.
     marker: Vec<u8>,
     /// Targets of the links in `/proc/<pid>/fd`.
     pipes: Vec<String>,
-    spared: Vec<u32>,
 }
 
 impl Tree {
@@ -58,39 +59,20 @@ impl Tree {
     ///
     /// Nothing when there is no such process.
     #[must_use]
-    pub fn of(leader: u32, marker: &str, pipes: &[u64]) -> Option<Self> {
+    pub(crate) fn of(leader: u32, marker: &str, pipes: &[u64]) -> Option<Self> {
         let entry = if marker.is_empty() { String::new() } else { format!("{MARKER}={marker}") };
         Some(Self {
             leader: Stat::of(leader)?.process,
             marker: entry.into_bytes(),
             pipes: pipes.iter().map(|inode| format!("pipe:[{inode}]")).collect(),
-            spared: Vec::new(),
         })
     }
 
-    /// The same without process `pid`: a zygote holds the pipes of its forks for a moment.
-    #[must_use]
-    pub fn sparing(mut self, pid: u32) -> Self {
-        self.spared.push(pid);
-        self
-    }
-
-    /// Kills all of it and waits for its end, at most [`TREE_KILL_MS_MAX`]. Says how many were killed.
+    /// Kills all of it and waits on this thread for its end, at most [`TREE_KILL_MS_MAX`]. Says how many were killed.
     ///
     /// # Errors
     /// [`TreeError`] with those that did not end.
-    pub async fn kill(&self, group: Option<&Cgroup>) -> Result<usize, TreeError> {
-        let (tree, group) = (self.clone(), group.cloned());
-        // Looking at all processes of a host takes milliseconds of system calls: not on the event loop.
-        let killing = tokio::task::spawn_blocking(move || tree.kill_blocking(group.as_ref()));
-        killing.await.map_err(|error| TreeError::Wait(std::io::Error::other(error)))?
-    }
-
-    /// As [`Tree::kill`], on this thread.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn kill_blocking(&self, group: Option<&Cgroup>) -> Result<usize, TreeError> {
+    pub(crate) fn kill_blocking(&self, group: Option<&Cgroup>) -> Result<usize, TreeError> {
         if let Some(group) = group {
             group.kill_at_once();
         }
@@ -122,15 +104,19 @@ impl Tree {
         let mut suspects: Vec<_> = all
             .into_iter()
             .filter(|stat| stat.process.started >= self.leader.started)
-            .filter(|stat| !immune.contains(&stat.process.pid) && !self.spared.contains(&stat.process.pid))
-            .filter(|stat| processes::user_of(stat.process.pid) == Some(user))
+            .filter(|stat| !immune.contains(&stat.process.pid))
             .collect();
+        // What lost its parent was given to one of ours, or to the first process of the host. To look for marks is
+        // dear, and others need it not.
+        let is_orphan = |stat: &Stat| stat.parent <= 1 || immune.contains(&stat.parent);
         let mut members = Vec::new();
         // Children may have smaller ids than their parents: look until nobody new is found.
         loop {
             let before = members.len();
             suspects.retain(|stat| {
-                let is_member = self.is_member(stat, known);
+                let belongs =
+                    is_relative(stat, known) || (is_orphan(stat) && self.is_marked(stat.process.pid));
+                let is_member = belongs && processes::user_of(stat.process.pid) == Some(user);
                 if is_member {
                     known.insert(stat.process.pid, stat.process);
                     members.push(stat.process);
@@ -143,21 +129,30 @@ impl Tree {
         }
     }
 
-    fn is_member(&self, stat: &Stat, known: &HashMap<u32, Process>) -> bool {
-        let ids = [stat.process.pid, stat.parent, stat.group, stat.session];
-        ids.iter().any(|id| known.contains_key(id)) || self.is_marked(stat.process.pid)
-    }
-
-    /// Has the marker in its environment, or one of the pipes open.
+    /// Has the marker in its environment, or can write to one of the pipes. (Who reads them is the worker's owner.)
     fn is_marked(&self, pid: u32) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         if !self.marker.is_empty() && environment.split(|byte| *byte == 0).any(|entry| entry == self.marker) {
             return true;
         }
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-        targets.any(|target| self.pipes.iter().any(|pipe| target.as_os_str().as_bytes() == pipe.as_bytes()))
+        descriptors.flatten().any(|descriptor| {
+            let is_ours = |target: PathBuf| {
+                self.pipes.iter().any(|pipe| target.as_os_str().as_bytes() == pipe.as_bytes())
+            };
+            fs::read_link(descriptor.path()).is_ok_and(is_ours) && is_writable(&descriptor.path())
+        })
     }
+}
+
+/// Whether the descriptor behind a link in `/proc/<pid>/fd` was opened for writing: the link's mode says so.
+fn is_writable(link: &Path) -> bool {
+    fs::symlink_metadata(link).is_ok_and(|link| link.permissions().mode() & 0o200 != 0)
+}
+
+fn is_relative(stat: &Stat, known: &HashMap<u32, Process>) -> bool {
+    let ids = [stat.process.pid, stat.parent, stat.group, stat.session];
+    ids.iter().any(|id| known.contains_key(id))
 }
 
 /// Kills whom `look` finds, and looks again until it finds nobody. Says how many were killed.

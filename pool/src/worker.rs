@@ -7,30 +7,28 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cob_protocol::frame::{Envelope, Frame, Position, StreamName};
 use cob_protocol::handshake::{Hello, NoCommonVersion, Ready};
-use cob_protocol::limits::{DISPLAY_FRAME_BYTES_MAX, WORKER_START_MS_MAX};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use cob_protocol::limits::{DISPLAY_FRAME_BYTES_MAX, START_OUTPUT_BYTES_MAX, WORKER_START_MS_MAX};
+use rustix::process::Signal;
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 
 use crate::drain::Drain;
+use crate::enclosure::Enclosure;
 use crate::exit::Exit;
 use crate::frame_reader::{Fill, FrameReader, ReadError};
 use crate::frame_writer::{FrameWriter, Lane, SendError};
+use crate::life::Life;
 use crate::page::SharedPage;
-use crate::readiness::watch;
-use crate::spawn::{Program, Spawned, spawn};
+use crate::parked::Parked;
+use crate::spawn::{Ends, Program};
 
 /// Bytes of frames taken from the socket ahead of their turn.
 const FRAMES_AHEAD_BYTES: usize = DISPLAY_FRAME_BYTES_MAX;
-/// Bytes of early output kept to explain a failed start.
-const START_OUTPUT_BYTES: usize = 8 * 1024;
 
 /// What a worker does, in the order it did it.
 #[derive(Debug)]
@@ -86,9 +84,7 @@ fn said(output: &str) -> String {
 /// One worker process.
 pub struct Worker {
     program: String,
-    child: Child,
-    pid: Pid,
-    pidfd: AsyncFd<OwnedFd>,
+    life: Life,
     reader: FrameReader,
     writer: FrameWriter,
     stdout: Drain,
@@ -101,9 +97,12 @@ pub struct Worker {
     leading_read: bool,
     /// The socket was found empty after the last look at the pipes.
     socket_dry: bool,
-    /// Why it was killed, if it was for what it sent.
-    condemned: Option<String>,
+    /// Why we kill it, if it gave us a reason: how it ended, then.
+    cause: Option<Exit>,
+    /// We killed it, for whatever reason: its limits had nothing to do with it.
+    is_killed: bool,
     ending: Ending,
+    enclosure: Enclosure,
     _lifeline: OwnedFd,
 }
 
@@ -119,8 +118,10 @@ enum Taken {
 #[derive(Debug)]
 enum Ending {
     Alive,
-    /// The process is gone; what it left in pipes and socket is being brought out.
+    /// The process is gone; whatever else belonged to it is being ended.
     Gone(Exit),
+    /// Nothing of it is left; what it wrote into pipes and socket is being brought out.
+    Cleared(Exit),
 }
 
 impl Worker {
@@ -129,31 +130,35 @@ impl Worker {
     /// # Errors
     /// [`StartError::Spawn`] when the program cannot be started.
     pub fn start(program: &Program, hello: Hello) -> Result<Self, StartError> {
-        let name = program.path.display().to_string();
-        let failed = |source| StartError::Spawn { program: name.clone(), source };
-        let Spawned { child, socket, stdout, stderr, page, lifeline } = spawn(program).map_err(failed)?;
-        let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
+        Parked::start(program)?.greet(hello, None)
+    }
+
+    /// Sends `hello` to a worker that waits for it.
+    pub(crate) fn greet(parked: Parked, hello: Hello, payloads: Vec<Bytes>) -> Result<Self, StartError> {
+        let Parked { program, life, ends, enclosure, .. } = parked;
+        let Ends { socket, stdout, stderr, page, lifeline } = ends;
+        let failed = |source| StartError::Spawn { program: program.clone(), source };
+        let socket = UnixStream::from_std(std::os::unix::net::UnixStream::from(socket)).map_err(failed)?;
         let (read, write) = socket.into_split();
         let mut worker = Self {
-            program: name.clone(),
-            child,
-            pid,
-            pidfd: watch(pidfd).map_err(failed)?,
+            life,
             reader: FrameReader::new(read),
             writer: FrameWriter::new(write),
             stdout: Drain::new(StreamName::Stdout, stdout).map_err(failed)?,
             stderr: Drain::new(StreamName::Stderr, stderr).map_err(failed)?,
-            page,
+            page: SharedPage::map(&page).map_err(failed)?,
             frames: VecDeque::new(),
             leading: StreamName::Stdout,
             leading_read: false,
             socket_dry: false,
-            condemned: None,
+            cause: None,
+            is_killed: false,
             ending: Ending::Alive,
+            enclosure,
             _lifeline: lifeline,
+            program: program.clone(),
         };
-        worker.send(&hello.into(), Vec::new(), Lane::Control).map_err(|e| failed(io::Error::other(e)))?;
+        worker.send(&hello.into(), payloads, Lane::Control).map_err(|e| failed(io::Error::other(e)))?;
         Ok(worker)
     }
 
@@ -167,7 +172,7 @@ impl Worker {
         let ended = tokio::time::timeout(deadline, async {
             loop {
                 match self.next().await {
-                    WorkerEvent::Output(_, bytes) if output.len() < START_OUTPUT_BYTES => {
+                    WorkerEvent::Output(_, bytes) if output.len() < START_OUTPUT_BYTES_MAX => {
                         output.extend_from_slice(&bytes);
                     }
                     WorkerEvent::Frame(Frame::Ready(ready), _) => break Ok(ready),
@@ -196,7 +201,7 @@ impl Worker {
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.life.pid()
     }
 
     /// Sends a frame, or queues what the socket does not take now; [`Worker::next`] goes on writing.
@@ -214,19 +219,22 @@ impl Worker {
     /// Interrupts `execution`: SIGINT to the process group, which the worker lets through only for it.
     pub fn interrupt(&self, execution: u64) {
         self.page.get().aim_interrupt(execution);
-        self.signal_group(Signal::INT);
+        self.life.signal_group(Signal::INT);
     }
 
     /// Kills the worker and its process group. Its end comes as an event.
     pub fn kill(&mut self) {
-        self.signal_group(Signal::KILL);
-        // The group signal does nothing before the child has made its group.
-        let _ = self.child.kill();
+        self.is_killed = true;
+        self.life.kill();
     }
 
     /// Kills a worker that said what it must not say; its end will name `violation`.
     pub fn condemn(&mut self, violation: &str) {
-        self.condemned.get_or_insert_with(|| violation.to_owned());
+        self.kill_for(Exit::Violation(violation.to_owned()));
+    }
+
+    fn kill_for(&mut self, cause: Exit) {
+        self.cause.get_or_insert(cause);
         self.kill();
     }
 
@@ -243,6 +251,7 @@ impl Worker {
                 }
                 Err(error) => self.give_up(&error),
             }
+            self.clear().await;
             if let Some(exit) = self.finished() {
                 return WorkerEvent::Gone(exit);
             }
@@ -336,12 +345,14 @@ impl Worker {
 
     /// Waits for something to happen, and takes what came. Awaits readiness only, so it is cancel-safe.
     async fn wait(&mut self) -> Result<(), ReadError> {
-        if let Ending::Gone(_) = self.ending {
+        if let Ending::Gone(_) | Ending::Cleared(_) = self.ending {
             return Ok(());
         }
+        // A transport that failed has nothing more to say; only the end of the process is waited for.
+        let is_sound = self.cause.is_none();
         tokio::select! {
             biased;
-            ready = self.reader.readable() => ready?,
+            ready = self.reader.readable(), if is_sound => ready?,
             ready = self.stdout.due() => {
                 ready?;
                 self.stdout.take(self.page.get())?;
@@ -350,11 +361,11 @@ impl Worker {
                 ready?;
                 self.stderr.take(self.page.get())?;
             }
-            ready = self.pidfd.readable() => {
-                drop(ready);
-                self.reap();
+            changed = self.life.changed() => {
+                changed?;
+                self.look_at_life();
             }
-            ready = self.writer.writable() => {
+            ready = self.writer.writable(), if is_sound => {
                 ready?;
                 // A broken socket shows as the end of the worker.
                 let _ = self.writer.flush();
@@ -382,7 +393,7 @@ impl Worker {
                 Fill::Dry => break,
                 Fill::Ended => {
                     // Nobody is left to talk to; if the process is not on its way out already, end it.
-                    self.kill();
+                    self.life.kill();
                     break;
                 }
             }
@@ -400,54 +411,36 @@ impl Worker {
         self.socket_dry = true;
     }
 
+    fn look_at_life(&mut self) {
+        if let (Some(exit), Ending::Alive) = (self.life.ended(), &self.ending) {
+            self.ending = Ending::Gone(self.cause.take().unwrap_or(exit));
+        }
+    }
+
+    /// After the end of the process: ends what it left behind, and asks what the session's limits had to do with it.
+    async fn clear(&mut self) {
+        if let Ending::Gone(exit) = &self.ending {
+            let exit = exit.clone();
+            let verdict = self.enclosure.clear(exit.clone(), self.life.cpu_ms()).await;
+            self.ending = Ending::Cleared(if self.is_killed { exit } else { verdict });
+        }
+    }
+
     /// How the worker ended, once everything it left has been given out.
     fn finished(&mut self) -> Option<Exit> {
-        let Ending::Gone(exit) = &self.ending else { return None };
+        let Ending::Cleared(exit) = &self.ending else { return None };
         let exit = exit.clone();
         self.take_remains();
         let empty = self.frames.is_empty() && !self.stdout.is_holding() && !self.stderr.is_holding();
         empty.then_some(exit)
     }
 
-    fn reap(&mut self) {
-        // Children that outlived the worker hold its pipes and its place; the group goes with it. While the worker
-        // is a zombie its id cannot belong to anyone else.
-        self.signal_group(Signal::KILL);
-        if let (Ok(Some(status)), Ending::Alive) = (self.child.try_wait(), &self.ending) {
-            self.ending = Ending::Gone(match (self.condemned.take(), status.code()) {
-                (Some(violation), _) => Exit::Violation(violation),
-                (None, Some(code)) => Exit::Status(code),
-                (None, None) => Exit::Signal(status.signal().unwrap_or_default()),
-            });
-        }
-    }
-
     /// Ends a worker that cannot be talked to any more.
     fn give_up(&mut self, error: &ReadError) {
-        self.kill();
-        let _ = self.child.wait();
-        if let Ending::Alive = self.ending {
-            self.ending = Ending::Gone(match error {
-                ReadError::Codec(error) => Exit::Violation(error.to_string()),
-                ReadError::Io(error) => Exit::Transport(error.to_string()),
-            });
-        }
-    }
-
-    fn signal_group(&self, signal: Signal) {
-        if let Ending::Alive = self.ending {
-            // It fails only when the group is gone already.
-            let _ = kill_process_group(self.pid, signal);
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if let Ending::Alive = self.ending {
-            self.kill();
-            let _ = self.child.wait();
-        }
+        self.kill_for(match error {
+            ReadError::Codec(error) => Exit::Violation(error.to_string()),
+            ReadError::Io(error) => Exit::Transport(error.to_string()),
+        });
     }
 }
 

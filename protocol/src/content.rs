@@ -17,6 +17,6 @@ pub use execute::{
     AbortedReply, ErrorReply, ExecuteInput, ExecuteReply, ExecuteRequest, InputReply, InputRequest,
 };
 pub use history::{HistoryAccess, HistoryRequest};
-pub use info::{ConnectReply, HelpLink, KernelInfoReply};
+pub use info::{ConnectReply, HelpLink, KernelInfoReply, SessionInfo};
 pub use introspect::{CompleteRequest, InspectRequest, IsCompleteRequest};
 pub use output::{ClearOutputContent, ExecutionState, StatusContent, StreamContent};

@@ -327,6 +327,10 @@ pub struct Pong {
     pub number: u64,
 }
 
+/// The worker waits for its `hello`: the first frame it sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {}
+
 /// What the worker has to say to the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
@@ -434,6 +438,7 @@ frames! {
     19 Result(ResultValue) "result" ToKernel DISPLAY_FRAME_BYTES_MAX;
     20 Done(Done) "done" ToKernel DISPLAY_FRAME_BYTES_MAX;
     21 Log(Log) "log" ToKernel PLAIN_FRAME_BYTES_MAX;
+    22 Parked(Parked) "parked" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
 }
 
 impl Frame {
@@ -461,6 +466,7 @@ impl Frame {
             | Self::Shutdown(_)
             | Self::Ping(_)
             | Self::Pong(_)
+            | Self::Parked(_)
             | Self::Log(_) => None,
         }
     }

@@ -72,6 +72,9 @@ pub struct Hello {
     /// File mode creation mask; as it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
+    /// Whether the worker gives up its power over processes that are not its own.
+    #[serde(default)]
+    pub confined: bool,
 }
 
 /// The worker is ready to run code.
@@ -87,6 +90,10 @@ pub struct Ready {
     pub language_info: Json,
     /// A line or two for people: language, version, executable.
     pub banner: String,
+    /// What confines it, if it was asked to be: a sentence each, those that could not be had begin with `not
+    /// enforced`.
+    #[serde(default)]
+    pub confinement: Vec<String>,
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub const DISK_ENTRIES_MAX: usize = 200_000;
 /// How much of the end is kept when an execution prints more than [`OUTPUT_KEPT_BYTES_MAX`].
 pub const OUTPUT_TAIL_BYTES: usize = 64 * KIB;
 
+/// Early output of a worker kept to explain a failed start.
+pub const START_OUTPUT_BYTES_MAX: usize = 8 * KIB;
+
 // --- Client messages ----------------------------------------------------------------------------------------
 
 /// Largest multipart message a client may send, all parts together.
@@ -124,6 +127,8 @@ pub const LAST_LOOK_BYTES_MAX: usize = 4 * OUTPUT_PIPE_BYTES;
 pub const LAST_LOOK_EVENTS_MAX: usize = 16_384;
 /// A worker that has been stopped (SIGSTOP) for this long is judged stalled.
 pub const STALLED_MS: u64 = 5_000;
+/// Whoever reaps a worker is given this long to say how it ended.
+pub const LAST_WORDS_MS_MAX: u64 = 1_000;
 /// A zygote must have done its imports within this time.
 pub const ZYGOTE_START_MS_MAX: u64 = 60_000;
 /// A zygote must fork within this time.
@@ -143,6 +148,28 @@ pub const START_FAILURES_MAX: u32 = 3;
 pub const RETRY_PAUSE_MS_MIN: u64 = 500;
 /// The longest pause: who has just mended an environment does not wait longer.
 pub const RETRY_PAUSE_MS_MAX: u64 = 30_000;
+
+// --- The pool of workers ------------------------------------------------------------------------------------
+
+/// Workers kept warm per environment, unless the operator says otherwise.
+pub const SPARES: usize = 2;
+/// What a warm worker is thought to weigh until one was weighed.
+pub const SPARE_BYTES: u64 = 8 * MIB as u64;
+/// Memory of zygotes and warm workers, unless the operator says otherwise.
+pub const POOL_MEMORY_BYTES: u64 = 2048 * MIB as u64;
+/// Environments of one pool.
+pub const ENVIRONMENTS_MAX: usize = 16;
+/// Cold starts under way per environment: more would only share the processors.
+pub const COLD_STARTS_MAX: usize = 8;
+/// Forks under way per environment.
+pub const FORKS_MAX: usize = 16;
+/// Requests per environment that wait without a start being under way for them.
+pub const WAITING_LEASES_MAX: usize = 1024;
+/// A server that has not answered a request for a worker by then is stopped or overwhelmed: whoever asks does better
+/// without it.
+pub const POOL_ANSWER_MS_MAX: u64 = 5_000;
+/// Processes that a pool serves at a time, each with one worker.
+pub const POOL_CONNECTIONS_MAX: usize = 4096;
 
 // --- Promises and journal -----------------------------------------------------------------------------------
 
@@ -198,9 +225,6 @@ pub const LIMITS_TEXT_BYTES_MAX: usize = KIB;
 
 /// Between the signal that processor time is used up (SIGXCPU) and the one that cannot be ignored.
 pub const CPU_LIMIT_GRACE_S: u64 = 1;
-/// The system compares a limit with sampled ticks and reports measured time; on a busy host they differ. An end this
-/// close to the limit was caused by it.
-pub const CPU_LIMIT_TOLERANCE_MS: u64 = 500;
 /// Address space that numerical libraries reserve per processor without using it: OpenBLAS takes 41 MiB.
 pub const RESERVED_BYTES_PER_CPU: u64 = 48 * MIB as u64;
 /// All processes of a worker must be gone this long after they were killed.
@@ -227,5 +251,4 @@ const _: () = {
     );
     assert!(MEMORY_LIMIT_BYTES_MIN < MEMORY_LIMIT_BYTES_MAX);
     assert!(OUTPUT_LIMIT_BYTES_MIN < OUTPUT_LIMIT_BYTES_MAX);
-    assert!(CPU_LIMIT_TOLERANCE_MS < 1000 * CPU_LIMIT_GRACE_S);
 };

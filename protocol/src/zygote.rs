@@ -98,6 +98,8 @@ pub enum Status {
     Stopped(i32),
     /// It goes on.
     Continued,
+    /// It has ended, and used this much processor time, in milliseconds; how it ended follows.
+    Used(i32),
     /// It ended with this status; nothing follows.
     Exited(i32),
     /// A signal ended it; nothing follows.
@@ -116,6 +118,7 @@ impl Status {
             Self::Continued => (2, 0),
             Self::Exited(status) => (3, status),
             Self::Killed(signal) => (4, signal),
+            Self::Used(milliseconds) => (5, milliseconds),
         };
         let [a, b, c, d] = i32::to_be_bytes(variant);
         let [e, f, g, h] = value.to_be_bytes();
@@ -132,6 +135,7 @@ impl Status {
             2 => Some(Self::Continued),
             3 => Some(Self::Exited(value)),
             4 => Some(Self::Killed(value)),
+            5 => Some(Self::Used(value)),
             _ => None,
         }
     }
@@ -186,7 +190,9 @@ mod tests {
         }
         let report = Report::Unfit { module: Some("grpc".to_owned()), reason: "it has threads".to_owned() };
         assert_eq!(Report::decode(&report.encode().unwrap()).unwrap(), report);
-        for status in [Status::Stopped(19), Status::Continued, Status::Exited(3), Status::Killed(9)] {
+        for status in
+            [Status::Stopped(19), Status::Continued, Status::Used(7), Status::Exited(3), Status::Killed(9)]
+        {
             assert_eq!(Status::from_bytes(status.to_bytes()), Some(status));
         }
         assert_eq!(Status::from_bytes([0; Status::BYTES]), None);

@@ -132,7 +132,13 @@ fn program(script: &str) -> Program {
 }
 
 fn hello() -> Hello {
-    Hello { versions: VERSIONS, session: "s1".to_owned(), options: Json::object(), umask: None }
+    Hello {
+        versions: VERSIONS,
+        session: "s1".to_owned(),
+        options: Json::object(),
+        umask: None,
+        confined: false,
+    }
 }
 
 #[tokio::test(start_paused = true)]

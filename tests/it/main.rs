@@ -1,9 +1,13 @@
 //! What holds as long as nothing goes wrong, and what holds of the sources themselves.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
+mod confinement;
+mod isolation;
 mod life;
 mod parsers;
 mod retries;
+mod serving;
 mod sharing;
 mod startup;
 mod tidy;
+mod warm;

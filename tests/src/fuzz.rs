@@ -10,8 +10,10 @@ use cob_protocol::codec::{FrameDecoder, encode};
 use cob_protocol::limits::MESSAGE_PARTS_MAX;
 use cob_protocol::message::Channel;
 use cob_protocol::registry::Request;
+use cob_protocol::resources::Limits;
 use cob_protocol::signing::{ReplayWindow, Signer};
 use cob_protocol::wire;
+use cob_protocol::zygote::{Order, Report, Status};
 
 /// A parser, under the name of its fuzz target.
 pub type Target = (&'static str, fn(&[u8]));
@@ -25,6 +27,8 @@ pub const TARGETS: &[Target] = &[
     ("zmtp", zmtp),
     ("connection", connection),
     ("request", request),
+    ("limits", limits),
+    ("zygote", zygote),
 ];
 
 /// Frames of a worker, in pieces of a size that the first byte says, before and after the handshake.
@@ -155,6 +159,40 @@ pub fn request(data: &[u8]) {
     let _ = Request::read(name, channel, content);
 }
 
+/// Limits, as text and as JSON. Either refusal is one line.
+pub fn limits(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let as_text = Limits::parse(&text).map_err(|error| error.to_string());
+    let as_json = serde_json::from_slice::<Limits>(data).map_err(|error| error.to_string());
+    for found in [as_text, as_json] {
+        match found {
+            Ok(limits) => {
+                assert_eq!(Limits::parse(&limits.to_string()).as_ref(), Ok(&limits));
+                let json = serde_json::to_vec(&limits).unwrap_or_default();
+                assert_eq!(serde_json::from_slice::<Limits>(&json).ok().as_ref(), Some(&limits));
+                assert_eq!(limits.within(&limits).as_ref(), Ok(&limits));
+            }
+            Err(sentence) => assert!(!sentence.contains(char::is_control), "{sentence:?}"),
+        }
+    }
+}
+
+/// What host and zygote say to each other, and what is said of a worker.
+pub fn zygote(data: &[u8]) {
+    if let Ok(order) = Order::decode(data) {
+        let again = order.encode().ok().and_then(|packet| Order::decode(&packet).ok());
+        assert_eq!(again, Some(order));
+    }
+    if let Ok(report) = Report::decode(data) {
+        let again = report.encode().ok().and_then(|packet| Report::decode(&packet).ok());
+        assert_eq!(again, Some(report));
+    }
+    let (records, _) = data.as_chunks::<{ Status::BYTES }>();
+    for status in records.iter().filter_map(|record| Status::from_bytes(*record)) {
+        assert_eq!(Status::from_bytes(status.to_bytes()), Some(status));
+    }
+}
+
 /// What each target would accept, to start from.
 #[must_use]
 pub fn examples(target: &str) -> Vec<Vec<u8>> {
@@ -193,6 +231,40 @@ pub fn examples(target: &str) -> Vec<Vec<u8>> {
             b"\x04{\"hist_access_type\":\"range\",\"session\":0,\"start\":0,\"stop\":null}".to_vec(),
             b"\x05{\"comm_id\":\"c\",\"target_name\":\"t\",\"data\":{}}".to_vec(),
         ],
+        "limits" => vec![
+            b"memory=2G,cpu=60s,time=30s,processes=64,open_files=256,file=100M,disk=1G,output=64M".to_vec(),
+            b"memory = 512 MiB, time=1500ms".to_vec(),
+            br#"{"memory": "1G", "time": 1500, "cpu": null, "processes": 64}"#.to_vec(),
+        ],
+        "zygote" => zygote_packets(),
         _ => Vec::new(),
     }
+}
+
+fn zygote_packets() -> Vec<Vec<u8>> {
+    use cob_protocol::handshake::VERSIONS;
+    use cob_protocol::zygote::{Missing, Prepare, Prepared};
+    let text = |text: &str| text.to_owned();
+    let orders = [
+        Order::Prepare(Prepare { versions: VERSIONS, imports: vec![text("numpy"), text("pandas")] }),
+        Order::Fork { number: 1 << 40 },
+    ];
+    let missing = Missing { module: text("pandas"), reason: text("no such module") };
+    let reports = [
+        Report::Importing { module: text("numpy") },
+        Report::Unfit { module: None, reason: text("it has threads") },
+        Report::Prepared(Prepared {
+            versions: VERSIONS,
+            executor: text("python"),
+            imported: vec![text("numpy")],
+            missing: vec![missing],
+        }),
+        Report::Forked { number: 7, pid: 4711 },
+        Report::ForkFailed { number: 7, reason: text("no memory") },
+    ];
+    let records = [Status::Stopped(19), Status::Continued, Status::Exited(3), Status::Killed(9)];
+    let mut packets: Vec<Vec<u8>> = orders.iter().filter_map(|order| order.encode().ok()).collect();
+    packets.extend(reports.iter().filter_map(|report| report.encode().ok()));
+    packets.push(records.iter().flat_map(|status| status.to_bytes()).collect());
+    packets
 }

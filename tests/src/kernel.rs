@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use cob_clients::notebook::ConnectionFile;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -14,10 +13,8 @@ use tempfile::TempDir;
 
 use crate::client::TestClient;
 use crate::log::Log;
-use crate::{process, programs, within};
-
-/// Processes that are told to end, or whose owner has ended, are gone long before this.
-const GONE: Duration = Duration::from_secs(20);
+use crate::server::TestServer;
+use crate::{cgroups, process, programs, teardown, within};
 
 /// Code that waits until the test calls [`TestKernel::open_gate`]. A cell can wait once.
 pub const GATE: &str = "open('../gate').read()";
@@ -38,6 +35,8 @@ pub struct Setup {
     python: PathBuf,
     environment: Vec<(OsString, OsString)>,
     arguments: Vec<OsString>,
+    /// The marker of the server that it may get workers from.
+    server: Option<String>,
 }
 
 /// A kernel process.
@@ -51,9 +50,11 @@ pub struct TestKernel {
     child: Child,
     marker: String,
     folder: TempDir,
+    runtime: PathBuf,
     log: Log,
     errors_expected: bool,
     killed: bool,
+    server: Option<String>,
 }
 
 impl Setup {
@@ -61,7 +62,13 @@ impl Setup {
     #[must_use]
     pub fn new() -> Self {
         let python = programs::python().to_owned();
-        Self { transport: Transport::Ipc, python, environment: Vec::new(), arguments: Vec::new() }
+        Self {
+            transport: Transport::Ipc,
+            python,
+            environment: Vec::new(),
+            arguments: Vec::new(),
+            server: None,
+        }
     }
 
     /// On ports of the loopback instead.
@@ -78,6 +85,22 @@ impl Setup {
         self
     }
 
+    /// With workers of this server, if it gives any: the same interpreter, in the same environment.
+    #[must_use]
+    pub fn server(mut self, server: &TestServer) -> Self {
+        self.python = server.python().to_owned();
+        self.environment.extend(server.environment());
+        self.server = Some(server.marker().to_owned());
+        self
+    }
+
+    /// With the runtime folder of another kernel.
+    #[must_use]
+    pub fn runtime(self, other: &TestKernel) -> Self {
+        let folder = other.runtime().to_owned();
+        self.env("COB_RUNTIME_DIR", folder)
+    }
+
     /// With a variable in the environment of the kernel and its worker.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -90,6 +113,12 @@ impl Setup {
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// With these limits of its session.
+    #[must_use]
+    pub fn limits(self, limits: &str) -> Self {
+        self.argument("--limits").argument(limits)
     }
 
     /// Starts the kernel and waits until its worker is ready.
@@ -129,10 +158,14 @@ impl Setup {
         let mut command = command(&[OsStr::new("kernel"), OsStr::new("-f"), path.as_os_str()], folder.path());
         command.arg("--python").arg(&self.python).env("COB_LOG", "info").env("COB_TEST_MARK", &marker);
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let runtime = self.environment.iter().rfind(|(name, _)| name == "COB_RUNTIME_DIR");
+        let runtime = runtime.map_or_else(|| runtime_folder(folder.path()), |(_, folder)| folder.into());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cob starts");
         let log = Log::of(child.stderr.take().expect("a pipe"));
         let marker = format!("COB_TEST_MARK={marker}");
-        TestKernel { file, child, marker, folder, log, errors_expected: false, killed: false }
+        let server = self.server.clone();
+        let (errors_expected, killed) = (false, false);
+        TestKernel { file, child, marker, folder, runtime, log, errors_expected, killed, server }
     }
 }
 
@@ -148,15 +181,28 @@ pub fn command(arguments: &[&OsStr], folder: &Path) -> Command {
     let mut command = Command::new(programs::cob());
     command.args(arguments).current_dir(folder.join("cwd")).stdin(Stdio::null());
     command.env("TMPDIR", folder.join("tmp")).env("HOME", folder.join("home"));
+    // No server of anybody else is found.
+    command.env("COB_RUNTIME_DIR", runtime_folder(folder));
     for name in ["JPY_PARENT_PID", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "COB_LOG"] {
         command.env_remove(name);
     }
     command
 }
 
-fn marker() -> String {
+/// Where processes that run in `folder` find a server, unless they are told otherwise.
+pub(crate) fn runtime_folder(folder: &Path) -> PathBuf {
+    folder.join("run")
+}
+
+/// A text that no other process has in its environment.
+pub(crate) fn marker() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What stands behind `name` in a log line.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(name).nth(1)?.split_whitespace().next()
 }
 
 fn connection_file(transport: Transport, folder: &Path) -> ConnectionFile {
@@ -221,9 +267,19 @@ impl TestKernel {
     /// # Panics
     /// When the kernel ends without it.
     pub async fn worker(&self, nth: usize) -> u32 {
+        self.worker_from(nth).await.0
+    }
+
+    /// The same, and where it came from: `Warm`, `Forked` or `Cold`.
+    ///
+    /// # Panics
+    /// When the kernel ends without it.
+    pub async fn worker_from(&self, nth: usize) -> (u32, String) {
         let line = self.log_line("worker ready", nth).await.unwrap_or_default();
-        let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        pid.unwrap_or_else(|| unreachable!("no worker {nth}:\n{}", self.log.lines().join("\n")))
+        let found = field(&line, "pid=").and_then(|pid| Some((pid.parse().ok()?, field(&line, "origin=")?)));
+        let (pid, origin) =
+            found.unwrap_or_else(|| unreachable!("no worker {nth}:\n{}", self.log.lines().join("\n")));
+        (pid, origin.to_owned())
     }
 
     /// The `nth` line (from 0) of its log with `text`, once it is there; `None` when the log ends first.
@@ -244,6 +300,12 @@ impl TestKernel {
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Its runtime folder.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
     }
 
     /// Lets the code that waits at [`GATE`] go on; if none has come there yet, waits for it.
@@ -275,10 +337,18 @@ impl TestKernel {
         self.child.wait().expect("a child of ours")
     }
 
-    /// Every process that it started and that still is, itself included.
+    /// Every process that it started and that still is, itself included, and every worker it was given.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        process::marked(&self.marker)
+        let mut processes = process::marked(&self.marker);
+        if let Some(marker) = &self.server {
+            let mut given = process::marked(marker);
+            let ready = self.log.lines().into_iter().filter(|line| line.contains("worker ready"));
+            let pids: Vec<u32> = ready.filter_map(|line| field(&line, "pid=")?.parse().ok()).collect();
+            given.retain(|pid| pids.contains(pid) && !processes.contains(pid));
+            processes.extend(given);
+        }
+        processes
     }
 
     /// Its descriptors that do not depend on who is connected.
@@ -292,37 +362,18 @@ impl TestKernel {
 
     /// Ends it, and says everything that is not as it must be then.
     fn tear_down(&mut self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            process::signal(self.pid(), Signal::TERM);
-            if process::has_ended_within(self.pid(), GONE) {
-                match self.child.wait() {
-                    Ok(status) if status.success() || self.killed => {}
-                    outcome => wrong.push(format!("it ended with {outcome:?}")),
-                }
-            } else {
-                wrong.push("it did not end when asked to".to_owned());
-            }
-        }
-        for pid in self.processes() {
-            let line = process::command_line(pid);
-            if !process::has_ended_within(pid, GONE) {
-                wrong.push(format!("process {pid} is left: {line}"));
-                process::signal(pid, Signal::KILL);
-            }
-        }
-        let left = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
-        wrong.extend(left(self.folder.path().join("tmp")).map(|file| format!("left behind: {file:?}")));
+        let mut wrong = teardown::end(&mut self.child, self.killed);
+        wrong.extend(teardown::gone(self.processes()));
+        wrong.extend(cgroups::left(self.pid(), self.killed));
+        wrong.extend(teardown::files(&self.folder.path().join("tmp"), |_| false));
         if !self.killed {
-            let sockets = left(self.folder.path().into())
-                .filter(|file| file.file_name().as_encoded_bytes().starts_with(b"s-"));
-            wrong.extend(sockets.map(|file| format!("left behind: {file:?}")));
-        }
-        for line in self.log.finish() {
-            if line.contains("panicked") || (line.contains(" ERROR ") && !self.errors_expected) {
-                wrong.push(line);
+            wrong.extend(teardown::files(self.folder.path(), |name| !name.starts_with("s-")));
+            // Elsewhere others may be.
+            if self.runtime.starts_with(self.folder.path()) {
+                wrong.extend(teardown::files(&self.runtime.join("sessions"), |_| false));
             }
         }
+        wrong.extend(teardown::lines(self.log.finish(), self.errors_expected));
         wrong
     }
 }

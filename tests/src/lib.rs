@@ -8,6 +8,7 @@
 //! `COB_BIN` names it; without that, `cargo build` brings the one beside the test up to date, once per test
 //! program. Workers run in the Python that `COB_BARE` names, else in the `python3` of the search path.
 
+pub mod cgroups;
 pub mod client;
 pub mod fuzz;
 pub mod kernel;
@@ -16,7 +17,9 @@ pub mod process;
 pub mod programs;
 pub mod raw;
 pub mod seed;
+pub mod server;
 pub mod source;
+mod teardown;
 
 use std::time::Duration;
 

@@ -49,6 +49,21 @@ impl Log {
         }
     }
 
+    /// Waits until the last line that contains `text` also contains `more`; `false` when the stream ends first.
+    pub(crate) async fn at_last(&self, text: &str, more: &str) -> bool {
+        let mut count = self.count.clone();
+        loop {
+            count.borrow_and_update();
+            let last = self.lines().into_iter().rfind(|line| line.contains(text));
+            if last.is_some_and(|line| line.contains(more)) {
+                return true;
+            }
+            if count.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
     /// Everything, once nobody can write to it any more.
     pub(crate) fn finish(&mut self) -> Vec<String> {
         if let Some(reader) = self.reader.take() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// Sends a signal. A process that has gone already is fine.
@@ -21,7 +22,12 @@ pub fn has_ended_within(pid: u32, patience: Duration) -> bool {
     let Some(Ok(pidfd)) = id(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return true };
     let patience = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: 0 };
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&patience)).is_ok_and(|ready| ready > 0)
+    loop {
+        match poll(&mut fds, Some(&patience)) {
+            Err(Errno::INTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 /// Waits until a process has ended; at once when there is none.
@@ -34,14 +40,42 @@ pub async fn ended(pid: u32) {
 /// Every process whose environment contains `marker`.
 #[must_use]
 pub fn marked(marker: &str) -> Vec<u32> {
+    having(|variable| variable == marker.as_bytes())
+}
+
+/// Every process whose environment contains a variable that begins with `marker`.
+#[must_use]
+pub fn marked_with(marker: &str) -> Vec<u32> {
+    having(|variable| variable.starts_with(marker.as_bytes()))
+}
+
+fn having(is_it: impl Fn(&[u8]) -> bool) -> Vec<u32> {
     let has_marker = |pid: &u32| {
-        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-            environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
-        })
+        fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(&is_it))
     };
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(has_marker).collect()
+}
+
+/// The processes whose parent is `pid`, those that have ended and were not waited for left out.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut children: Vec<u32> = pids.filter(|child| parent(*child) == Some(pid)).collect();
+    children.sort_unstable();
+    children
+}
+
+/// The parent of a process that has not ended.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may contain anything.
+    let mut rest = stat.rsplit(')').next()?.split_whitespace();
+    if rest.next()? == "Z" { None } else { rest.next()?.parse().ok() }
 }
 
 /// How a process was started, for reports.

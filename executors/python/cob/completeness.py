@@ -5,7 +5,6 @@ import warnings
 from cob import cells, engine
 
 
-
 def reply(code):
     """The content of an is_complete_reply."""
     try:
@@ -49,6 +48,9 @@ def _as_python(line):
     text = line.lstrip()
     if text[:1] in ("%", "!") or text.endswith("?") and "#" not in text and '"' not in text and "'" not in text:
         return line[: len(line) - len(text)] + "pass"
+    target, equals, value = text.partition("=")
+    if equals and value.lstrip()[:1] in ("%", "!") and target.replace(",", " ").replace(" ", "").isidentifier():
+        return line[: len(line) - len(text)] + "pass"  # x = !ls
     return line
 
 

@@ -10,6 +10,8 @@ import gc
 import os
 import sys
 
+import _signal
+
 from cob import engine, profile
 
 # Of this package, what first outputs and first errors need; none of it does anything when it is imported.
@@ -47,6 +49,8 @@ def import_module(name):
 
 def settle():
     """What exists now is never looked at by the collector again, so that its pages stay shared."""
+    # A module that handles interrupts in its own way may do so in a session that imports it, and in no other.
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     for _ in range(REHEARSALS):
         _rehearse()
     gc.collect()

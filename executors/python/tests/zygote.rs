@@ -148,10 +148,12 @@ fn stops_and_ends_of_a_worker_are_told() {
         kill_process(host.child.pid(), Signal::CONT).unwrap();
         assert_eq!(host.child.forked().status(), Some(Status::Continued));
         host.execute("import os; os._exit(3)");
+        assert!(matches!(host.child.forked().status(), Some(Status::Used(_))));
         assert_eq!(host.child.forked().status(), Some(Status::Exited(3)));
         assert_eq!(host.child.forked().status(), None);
         let mut host = zygote.session();
         kill_process(host.child.pid(), Signal::KILL).unwrap();
+        assert!(matches!(host.child.forked().status(), Some(Status::Used(_))));
         assert_eq!(host.child.forked().status(), Some(Status::Killed(9)));
         assert_eq!(host.child.forked().status(), None);
     });

@@ -14,6 +14,7 @@
 //! **Invariant:** no lock is held where code of the user can run (a signal handler, another thread that got the
 //! interpreter), and no lock is waited for while the interpreter is held.
 
+mod confinement;
 pub mod descriptors;
 pub mod executor;
 pub mod inbox;

@@ -210,6 +210,7 @@ fn place(frame: &mut Frame, output: &Output) {
         | Frame::Shutdown(_)
         | Frame::Ping(_)
         | Frame::Pong(_)
+        | Frame::Parked(_)
         | Frame::Log(_) => {}
     }
 }

@@ -17,7 +17,13 @@ const ENVIRONMENT: Bytes = Bytes::from_static(b"NAME=VALUE\0");
 
 /// Packs and unpacks a `hello`.
 pub fn hello() {
-    let hello = Hello { versions: VERSIONS, session: String::new(), options: Json::object(), umask: None };
+    let hello = Hello {
+        versions: VERSIONS,
+        session: String::new(),
+        options: Json::object(),
+        umask: None,
+        confined: false,
+    };
     let Ok(head) = encode(&hello.into(), &[ENVIRONMENT], 1, 0) else { return };
     let mut decoder = FrameDecoder::of_worker();
     decoder.push(&head);
@@ -35,6 +41,7 @@ pub fn ready(introduction: Introduction) {
         pid: std::process::id(),
         language_info: introduction.language_info,
         banner: introduction.banner,
+        confinement: Vec::new(),
     };
     drop(encode(&ready.into(), &[], 1, 0));
 }

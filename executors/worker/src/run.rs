@@ -4,12 +4,13 @@ use std::io;
 
 use bytes::Bytes;
 use cob_protocol::frame::{
-    Answer, Comm, Done, DoneStatus, Envelope, Execute, ExecutionNumber, Failure, Frame, Outcome,
+    Answer, Comm, Done, DoneStatus, Envelope, Execute, ExecutionNumber, Failure, Frame, Outcome, Parked,
     RequestNumber, question_target,
 };
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::json::Json;
 
+use crate::confinement;
 use crate::executor::{Executor, Finished, Interpreter};
 use crate::inbox::Filled;
 use crate::interrupt;
@@ -47,12 +48,15 @@ fn shake_hands<I: Interpreter, E: Executor>(
     interpreter: &I,
     executor: &mut E,
 ) -> Result<(), Ending> {
+    // A frame of fixed size cannot be too large.
+    let _ = worker.tell(interpreter, Parked {}, &[]);
     let (hello, payloads) = wait_for_hello(worker, interpreter)?;
     VERSIONS.agree(hello.versions).map_err(|error| {
         Ending::Unusable(format!(
             "the kernel speaks other versions of the frame protocol than this worker: {error}"
         ))
     })?;
+    let confinement = if hello.confined { confinement::enter() } else { Vec::new() };
     let surroundings = Surroundings::enter(&hello, &payloads).map_err(Ending::Unusable)?;
     let introduction = executor.start(&hello, &surroundings).map_err(Ending::Unusable)?;
     worker.inbox().handshake_done();
@@ -62,6 +66,7 @@ fn shake_hands<I: Interpreter, E: Executor>(
         pid: std::process::id(),
         language_info: introduction.language_info,
         banner: introduction.banner,
+        confinement,
     };
     worker.tell(interpreter, ready, &[]).map_err(|error| Ending::Unusable(error.to_string()))
 }

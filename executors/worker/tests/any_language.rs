@@ -138,10 +138,17 @@ fn the_main_loop_serves_any_language() {
 
 fn converse(mut host: Host) {
     host.send(
-        Hello { versions: VERSIONS, session: "s".to_owned(), options: Json::object(), umask: None },
+        Hello {
+            versions: VERSIONS,
+            session: "s".to_owned(),
+            options: Json::object(),
+            umask: None,
+            confined: false,
+        },
         &[],
     );
     host.decoder.handshake_done();
+    assert!(matches!(host.receive(), Frame::Parked(_)), "it said that it waits before it was greeted");
     assert!(matches!(host.receive(), Frame::Ready(ready) if ready.executor == "asking 1"));
 
     // A question is served in the middle of everything else, which then comes in order.

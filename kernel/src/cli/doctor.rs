@@ -6,11 +6,11 @@ use clap::Args;
 use cob_clients::notebook::kernelspec;
 use cob_kernel::local::{Happening, LocalClient, SessionEnded};
 use cob_kernel::session::{Config, End};
+use cob_pool::Workers;
 use cob_pool::limits::{Cgroups, EnforcedRow, Means, forecast};
 use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
-use cob_protocol::resources::Limit;
-use cob_protocol::resources::Limits;
+use cob_protocol::resources::{Limit, Limits};
 use serde_json::{Value, json};
 
 use super::python::{self, Interpreter};
@@ -147,10 +147,13 @@ fn interpreter_check(interpreter: &Interpreter) -> Check {
 fn worker(interpreter: &Interpreter) -> Result<Check, Failure> {
     let config = Config {
         id: SessionId(1),
-        program: python::program(interpreter.executable.clone(), None),
+        program: python::program(interpreter.executable.clone(), std::env::vars_os().collect(), None),
         options: Json::object(),
         limits: Limits::default(),
         interrupt_grace: None,
+        umask: None,
+        is_confined: false,
+        workers: Workers::Cold,
         ports: None,
     };
     let started = std::time::Instant::now();

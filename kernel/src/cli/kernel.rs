@@ -10,13 +10,12 @@ use cob_kernel::notebook::serve;
 use cob_kernel::request::Command;
 use cob_kernel::session::{Config, End};
 use cob_pool::exit_of;
-use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
 use cob_protocol::time::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::limits::Bounds;
+use super::surroundings::{Flags, Surroundings};
 use super::{Failure, block_on, python};
 
 #[derive(Debug, Args)]
@@ -28,21 +27,17 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     #[command(flatten)]
-    bounds: Bounds,
+    surroundings: Flags,
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
     let file = ConnectionFile::read(&options.connection_file).map_err(Failure::usage)?;
     let interpreter = python::resolve(python::choose(options.python.as_deref())?)?;
-    let config = Config {
-        id: SessionId(1),
-        program: python::program(interpreter, options.bounds.directory(None)?),
-        options: Json::object(),
-        limits: options.bounds.limits(),
-        interrupt_grace: options.bounds.interrupt_grace(),
-        ports: None,
-    };
-    match block_on(run(file, config))?? {
+    let Surroundings { config, private } =
+        options.surroundings.surroundings(interpreter, None, Json::object())?;
+    let ended = block_on(run(file, config))?;
+    drop(private);
+    match ended? {
         End::Shutdown => Ok(()),
         End::StartFailed(error) => Err(Failure::failed(error)),
     }

@@ -3,12 +3,16 @@
 //! Exit codes: 0 success; 1 the code that ran failed, or cob did; 2 the request was wrong; 130 interrupted.
 
 mod doctor;
+mod info;
 mod install;
 mod kernel;
 mod limits;
 mod notebook_file;
 mod python;
 mod run;
+mod runtime;
+mod serve;
+mod surroundings;
 mod terminal;
 
 use std::path::PathBuf;
@@ -32,6 +36,10 @@ enum Command {
     Install(install::Options),
     /// Run a notebook, a script or a piece of code, and show what it prints
     Run(run::Options),
+    /// Keep workers warm for all kernels of this user on this machine
+    Serve(serve::Options),
+    /// Show what the server on this machine holds and has done
+    Info(info::Options),
     /// Check what this host lacks, and say how to get it
     Doctor(doctor::Options),
 }
@@ -64,6 +72,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Kernel(options) => kernel::main(options),
         Command::Install(options) => install::main(options),
         Command::Run(options) => run::main(options),
+        Command::Serve(options) => serve::main(options),
+        Command::Info(options) => info::main(options),
         Command::Doctor(options) => doctor::main(options),
     };
     let (text, code) = match result {
@@ -89,7 +99,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("cannot start the event loop: {error}")))?;
-    let value = runtime.block_on(future);
+    let value = runtime.block_on(async {
+        let value = future.await;
+        cob_pool::cleared().await;
+        value
+    });
     // A thread that still reads the terminal must not hold up the end of the process.
     runtime.shutdown_background();
     Ok(value)

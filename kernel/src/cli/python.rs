@@ -1,6 +1,7 @@
 //! Which Python runs the code, and how its worker is started.
 
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -116,13 +117,24 @@ pub(crate) fn resolve(path: PathBuf) -> Result<PathBuf, Failure> {
     if is_script { Ok(Interpreter::usable(&path)?.executable) } else { Ok(path) }
 }
 
-/// The worker program of an interpreter.
-pub(crate) fn program(interpreter: PathBuf, directory: Option<PathBuf>) -> Program {
+/// The worker program of an interpreter, with the variables that its code shall have.
+pub(crate) fn program(
+    interpreter: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+) -> Program {
     Program {
         path: interpreter,
         arguments: vec![OsString::from("-c"), OsString::from(cob_python::BOOTSTRAP)],
         image: Some(cob_python::MODULE),
-        environment: Vec::new(),
+        environment,
         directory,
     }
+}
+
+/// Names what workers are made of: those of another build do not fit this one.
+pub(crate) fn build() -> String {
+    let mut digest = DefaultHasher::new();
+    (cob_python::MODULE, cob_python::BOOTSTRAP).hash(&mut digest);
+    format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), digest.finish())
 }

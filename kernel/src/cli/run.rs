@@ -8,13 +8,12 @@ use cob_clients::notebook::kernelspec;
 use cob_kernel::local::{Happening, LocalClient, SessionEnded};
 use cob_kernel::request::Command;
 use cob_kernel::session::{Config, End};
-use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
 use cob_protocol::message::Outgoing;
 use serde_json::{Value, json};
 
-use super::limits::Bounds;
 use super::notebook_file::Notebook;
+use super::surroundings::{Flags, Surroundings};
 use super::terminal::{self, Terminal};
 use super::{Failure, absolute, block_on, python};
 
@@ -48,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bounds: Bounds,
+    surroundings: Flags,
 }
 
 /// What is run.
@@ -75,15 +74,12 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
         Work::Notebook { path, .. } => absolute(path)?.parent().map(Path::to_owned),
         Work::Code { .. } => None,
     };
-    let config = Config {
-        id: SessionId(1),
-        program: python::program(python::resolve(interpreter)?, options.bounds.directory(directory)?),
-        options: script_options(&work, &options.arguments),
-        limits: options.bounds.limits(),
-        interrupt_grace: options.bounds.interrupt_grace(),
-        ports: None,
-    };
-    let code = block_on(run(config, &options, work))??;
+    let session_options = script_options(&work, &options.arguments);
+    let Surroundings { config, private } =
+        options.surroundings.surroundings(python::resolve(interpreter)?, directory, session_options)?;
+    let code = block_on(run(config, &options, work))?;
+    drop(private);
+    let code = code?;
     if code == 0 { Ok(()) } else { Err(Failure::Silent(code)) }
 }
 

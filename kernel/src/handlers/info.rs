@@ -1,7 +1,10 @@
 //! Who we are: `kernel_info_request`, `connect_request`, `usage_request`, `shutdown_request`.
 
+use cob_pool::Origin;
 use cob_pool::usage::{HostSample, ProcessSample};
-use cob_protocol::content::{ConnectReply, HelpLink, HostMemory, KernelInfoReply, ShutdownReply, UsageReply};
+use cob_protocol::content::{
+    ConnectReply, HelpLink, HostMemory, KernelInfoReply, SessionInfo, ShutdownReply, UsageReply,
+};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::json::Json;
 use cob_protocol::limits::SESSION_WAITING_MAX;
@@ -55,6 +58,11 @@ impl Session {
                 debugger: false,
                 supported_features: &[],
                 help_links: HELP_LINKS,
+                cob: SessionInfo {
+                    worker: session.origin.map_or("", Origin::as_str),
+                    limits: &session.enforced,
+                    confinement: &ready.confinement,
+                },
             };
             session.reply(request, "kernel_info_reply", Json::of(&reply).unwrap_or_default());
         });

@@ -119,19 +119,28 @@ impl Cgroups {
         Cgroup::make(name, memory, pids)
     }
 
-    /// Ends what dead servers left: kills everybody in their groups and removes these, unless a live process owns
-    /// them (`is_owned`, asked with the group's name). Says how many processes it killed. Blocks until they are gone.
-    pub fn sweep(&self, is_owned: impl Fn(&str) -> bool) -> usize {
+    /// Ends what dead servers left: kills everybody in their groups and removes these, unless a live process has the
+    /// worker in one. Says how many processes it killed. Blocks until they are gone.
+    #[must_use]
+    pub fn sweep(&self) -> usize {
+        self.sweep_if(|_| true)
+    }
+
+    /// As [`Cgroups::sweep`], only groups with certain names.
+    fn sweep_if(&self, is_chosen: impl Fn(&str) -> bool) -> usize {
         let parents = [&self.memory, &self.pids];
         let places: Vec<&Place> = parents.into_iter().filter_map(|parent| parent.as_ref().ok()).collect();
         let names: HashSet<String> = places.iter().flat_map(|place| names_in(&place.directory)).collect();
         let mut killed = 0;
-        for name in names.into_iter().filter(|name| is_abandoned(name) && !is_owned(name)) {
+        for name in names.into_iter().filter(|name| is_abandoned(name) && is_chosen(name)) {
             let place = |parent: &Parent| {
                 let place = parent.as_ref().ok()?.below(&name);
                 place.directory.is_dir().then_some(place)
             };
             let group = Cgroup::found(name.clone(), place(&self.memory), place(&self.pids));
+            if group.is_lent() {
+                continue;
+            }
             // Nobody is seen in the group of another container that shares the hierarchy; it is left alone then,
             // since it cannot be removed.
             match group.kill().and_then(|count| group.remove().map(|()| count)) {

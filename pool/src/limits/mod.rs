@@ -17,7 +17,7 @@ pub(crate) fn skipped(why: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
-use cob_protocol::limits::{CPU_LIMIT_GRACE_S, CPU_LIMIT_TOLERANCE_MS, RESERVED_BYTES_PER_CPU};
+use cob_protocol::limits::RESERVED_BYTES_PER_CPU;
 use cob_protocol::resources::{Limit, Limits};
 use rustix::process::Resource;
 
@@ -168,8 +168,8 @@ impl Enclosure {
     }
 
     /// Why the worker died, when the system killed it: `exit` itself, or the limit that it reached. Only for an end
-    /// that cob did not bring about. `cpu_ms` is the processor time that it had used, from [`cpu_ms`] before it was
-    /// waited for; unknown is fine.
+    /// that cob did not bring about. `cpu_ms` is the processor time that it had used by then;
+    /// unknown is fine.
     #[must_use]
     pub fn verdict(&self, exit: Exit, cpu_ms: Option<u64>) -> Exit {
         match (&exit, self.cpu, self.memory_bytes) {
@@ -191,9 +191,8 @@ impl Enclosure {
 }
 
 impl Cpu {
-    /// Who ignores SIGXCPU is killed when the grace is over as well, and by the system not a moment earlier.
+    /// Who went on after SIGXCPU ignored it, and is killed by the system as soon as the grace is over as well.
     fn is_used_up(self, cpu_ms: Option<u64>) -> bool {
-        let end_ms = (self.end_s + CPU_LIMIT_GRACE_S).saturating_mul(1000);
-        cpu_ms.is_some_and(|used| used + CPU_LIMIT_TOLERANCE_MS >= end_ms)
+        cpu_ms.is_some_and(|used| used >= self.end_s.saturating_mul(1000))
     }
 }

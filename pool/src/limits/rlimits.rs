@@ -56,7 +56,7 @@ pub(crate) fn set_cpu(pid: u32, seconds: u64) -> io::Result<u64> {
 /// Processor time that a process has used, in milliseconds; also of one that ended and was not waited for.
 #[must_use]
 pub fn cpu_ms(pid: u32) -> Option<u64> {
-    Some(Stat::of(pid)?.cpu_ticks * 1000 / rustix::param::clock_ticks_per_second())
+    Some(Stat::of(pid)?.cpu_ms())
 }
 
 /// Limits processes and threads by what the user of `pid` may have in all: what it has now, and `count` more.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::slot::{Chance, Doing, Lease, SlotId, Way, Workers};
 use super::zygote::Zygote;
-use super::{Action, Config, EnvironmentId, Origin, Refusal, RequestId};
+use super::{Action, Cold, Config, EnvironmentId, Origin, Refusal, RequestId};
 use crate::breaker::{Breaker, Permit, Policy, Reason};
 use crate::metrics::Counters;
 
@@ -105,9 +105,9 @@ impl Environment {
     // --- Requests -------------------------------------------------------------------------------------------
 
     /// A request for a worker. `room` is what this environment may hold in advance.
-    pub(super) fn lease(&mut self, turn: &mut Turn<'_>, request: RequestId, room: u64) {
+    pub(super) fn lease(&mut self, turn: &mut Turn<'_>, request: RequestId, cold: Cold, room: u64) {
         self.last_leased = Some(turn.now);
-        if !self.admit(turn, Lease { request, chance: Chance::First }) {
+        if !self.admit(turn, Lease { request, cold, chance: Chance::First }) {
             return;
         }
         self.supply(turn, room);
@@ -125,6 +125,11 @@ impl Environment {
         if let Some(slot) = self.workers.take_warm() {
             self.warmth.succeeded();
             self.give(turn, lease, slot, Origin::Warm);
+            return false;
+        }
+        if lease.cold == Cold::Refused && !self.can_fork(turn.now) {
+            let reason = self.zygote.why_not_ready();
+            turn.refuse(lease.request, Refusal::NotWarm { reason });
             return false;
         }
         if !self.can_fork(turn.now)
@@ -174,6 +179,16 @@ impl Environment {
             }
             Chance::Last => turn.refuse(lease.request, Refusal::Failed { error }),
         }
+    }
+
+    /// A warm worker had ended before it could be given: its request is as good as new. There are only so many warm
+    /// ones, so this comes to an end.
+    pub(super) fn missed(&mut self, turn: &mut Turn<'_>, slot: SlotId) {
+        let Some(Doing::Leased(lease)) = self.workers.take(slot) else { return };
+        turn.counters.leased_warm -= 1;
+        turn.counters.warm_deaths += 1;
+        self.warmth.failed(turn.now, "the worker ended before it was leased".into());
+        self.admit(turn, lease);
     }
 
     /// Refuses the requests behind the first `kept`.
@@ -245,13 +260,6 @@ impl Environment {
         if let Some(Doing::Warm) = self.workers.take(slot) {
             turn.counters.warm_deaths += 1;
             self.warmth.failed(turn.now, "the worker ended before it was leased".into());
-        }
-    }
-
-    /// The session of a worker ended.
-    pub(super) fn released(&mut self, slot: SlotId) {
-        if self.workers.take_leased(slot).is_some() {
-            self.workers.retire(slot);
         }
     }
 

@@ -41,14 +41,27 @@ impl Slots {
         }
     }
 
+    /// How many workers there are in all environments: warm, starting, leased, retiring.
+    pub(crate) fn population(&self) -> [usize; 4] {
+        let of = |count: fn(&Environment) -> usize| self.environments.values().map(count).sum();
+        [
+            of(|it| it.workers.warm()),
+            of(|it| it.workers.starting()),
+            of(|it| it.workers.leased()),
+            of(|it| it.workers.retiring()),
+        ]
+    }
+
     /// Memory held in advance, by all environments.
     pub(crate) fn bytes(&self) -> u64 {
         self.environments.values().map(Environment::bytes).fold(0, u64::saturating_add)
     }
 
-    /// Has the pool been closed, and has everything ended?
+    /// Has the pool been closed, and has everything ended that nobody uses?
     pub(crate) fn is_over(&self) -> bool {
-        self.closing && self.environments.is_empty()
+        let is_used =
+            |it: &Environment| it.workers.starting() + it.workers.warm() + it.workers.retiring() == 0;
+        self.closing && self.environments.values().all(is_used)
     }
 }
 

@@ -16,7 +16,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Outcome::Failure),
         1 => Just(Outcome::Worse),
     ];
-    let end = prop_oneof![3 => Just(End::Released), 2 => Just(End::Died), 2 => Just(End::Bounced)];
+    let end = prop_oneof![5 => Just(End::Died), 2 => Just(End::Bounced)];
     prop_oneof![
         12 => prop_oneof![0u64..2, 0u64..5].prop_map(Step::Lease),
         2 => (0usize..50).prop_map(Step::Cancel),
@@ -73,7 +73,8 @@ fn a_broken_environment_costs_little_however_many_ask() {
     let (mut starts, mut prepares) = (0, 0);
     for request in 0..60_000 {
         let now = Duration::from_millis(10 * request);
-        let mut actions = slots.apply(now, Input::Lease { request: RequestId(request), environment });
+        let mut actions =
+            slots.apply(now, Input::Lease { request: RequestId(request), environment, cold: Cold::Accepted });
         while failing.first().is_some_and(|(at, _)| *at <= now) {
             actions.extend(slots.apply(now, failing.remove(0).1));
         }
@@ -82,7 +83,7 @@ fn a_broken_environment_costs_little_however_many_ask() {
             match action {
                 Action::Start { slot, .. } => {
                     starts += 1;
-                    failing.push((at, Input::StartFailed { slot, error }));
+                    failing.push((at, Input::Failed { slot, error }));
                 }
                 Action::Prepare { zygote, .. } => {
                     prepares += 1;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{EnvironmentId, Origin, RequestId};
+use super::{Cold, EnvironmentId, Origin, RequestId};
 
 /// One worker, from the decision to start it to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +63,7 @@ pub(super) enum Chance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) request: RequestId,
+    pub(super) cold: Cold,
     pub(super) chance: Chance,
 }
 

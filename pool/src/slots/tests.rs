@@ -39,7 +39,7 @@ impl Pool {
     fn lease(&mut self, environment: EnvironmentId) -> (RequestId, Vec<Action>) {
         self.requests += 1;
         let request = RequestId(self.requests);
-        (request, self.apply(Input::Lease { request, environment }))
+        (request, self.apply(Input::Lease { request, environment, cold: Cold::Accepted }))
     }
 
     fn pass(&mut self, ms: u64) -> Vec<Action> {
@@ -57,7 +57,7 @@ impl Pool {
     /// An environment with its zygote and one warm worker.
     fn warm(&mut self, environment: EnvironmentId) -> SlotId {
         let slot = fork(&self.ready(environment, 1, 50));
-        assert_eq!(self.apply(Input::Forked { slot }), []);
+        assert_eq!(self.apply(Input::Arrived { slot }), []);
         slot
     }
 
@@ -68,7 +68,7 @@ impl Pool {
     }
 
     fn start_fails(&mut self, slot: SlotId) -> Vec<Action> {
-        self.apply(Input::StartFailed { slot, error: "no such file".into() })
+        self.apply(Input::Failed { slot, error: "no such file".into() })
     }
 
     fn info(&self, environment: EnvironmentId) -> EnvironmentInfo {
@@ -126,7 +126,7 @@ fn the_first_lease_starts_cold_and_prepares_a_zygote_for_the_next() {
     let (_, actions) = pool.lease(NUMPY);
     assert_eq!(begun(&actions).len(), 1, "one start for each, but no second zygote: {actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Prepare { .. })));
-    assert_eq!(pool.apply(Input::Started { slot }), [give(first, slot, Origin::Cold)]);
+    assert_eq!(pool.apply(Input::Arrived { slot }), [give(first, slot, Origin::Cold)]);
     let actions = pool.apply(Input::Prepared { environment: NUMPY, zygote, bytes: 50 });
     assert_eq!(
         begun(&actions).len(),
@@ -150,7 +150,7 @@ fn without_a_warm_worker_one_is_forked_for_the_request() {
     pool.ready(NUMPY, 0, 50);
     let (request, actions) = pool.lease(NUMPY);
     let slot = fork(&actions);
-    assert_eq!(pool.apply(Input::Forked { slot }), [give(request, slot, Origin::Forked)]);
+    assert_eq!(pool.apply(Input::Arrived { slot }), [give(request, slot, Origin::Forked)]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn beyond_the_bounds_requests_wait_in_order_and_then_are_refused() {
     assert_eq!(counts, [1, 1, 0, 0, 0]);
     assert_eq!(refusal(&leases[4].1), Some(&Refusal::Full));
     let second = begun(&leases[1].1)[0];
-    let actions = pool.apply(Input::Started { slot: second });
+    let actions = pool.apply(Input::Arrived { slot: second });
     assert_eq!(actions[0], give(leases[0].0, second, Origin::Cold), "the oldest request gets it");
     start(&actions[1..]);
 }
@@ -228,7 +228,7 @@ fn too_many_environments_are_forgotten_in_the_order_of_their_last_lease() {
         pool.apply(Input::Configure { environment: EnvironmentId(n), warm_target: 1 });
     }
     let slot = start(&pool.lease(EnvironmentId(0)).1);
-    pool.apply(Input::Started { slot });
+    pool.apply(Input::Arrived { slot });
     let forgotten = |n| Action::Forget { environment: EnvironmentId(n) };
     assert!(pool.lease(EnvironmentId(3)).1.contains(&forgotten(1)));
     assert!(pool.lease(EnvironmentId(4)).1.contains(&forgotten(2)));
@@ -244,16 +244,16 @@ fn the_worker_of_an_asker_that_went_away_is_discarded_or_stays_warm() {
     let (request, actions) = pool.lease(NUMPY);
     let next = fork(&actions);
     assert_eq!(pool.apply(Input::Cancel { request }), [Action::Discard { slot }], "it was given already");
-    pool.apply(Input::Forked { slot: next });
+    pool.apply(Input::Arrived { slot: next });
     assert_eq!(pool.info(NUMPY).warm, 1);
     let (_, actions) = pool.lease(NUMPY);
     let warming = fork(&actions);
     let (request, actions) = pool.lease(NUMPY);
     fork(&actions);
     assert_eq!(pool.apply(Input::Cancel { request }), []);
-    assert_eq!(pool.apply(Input::Forked { slot: warming }), []);
+    assert_eq!(pool.apply(Input::Arrived { slot: warming }), []);
     let surplus = fork(&actions);
-    assert_eq!(pool.apply(Input::Forked { slot: surplus }), [Action::Discard { slot: surplus }]);
+    assert_eq!(pool.apply(Input::Arrived { slot: surplus }), [Action::Discard { slot: surplus }]);
 }
 
 #[test]
@@ -261,10 +261,9 @@ fn a_worker_that_saw_a_session_is_never_given_again() {
     let mut pool = Pool::new(Config { warm_target: 0, ..CONFIG });
     pool.ready(NUMPY, 0, 50);
     let slot = fork(&pool.lease(NUMPY).1);
-    pool.apply(Input::Forked { slot });
-    assert_eq!(pool.apply(Input::Released { slot }), []);
+    pool.apply(Input::Arrived { slot });
+    assert_eq!(pool.apply(Input::Died { slot }), []);
     assert_ne!(fork(&pool.lease(NUMPY).1), slot);
-    assert_eq!(pool.info(NUMPY).retiring, 1);
 }
 
 #[test]
@@ -308,7 +307,7 @@ fn a_cold_start_that_nobody_waits_for_is_warm_only_where_there_is_room() {
     let slot = start(&actions);
     pool.apply(Input::Cancel { request });
     pool.ready(POLARS, 0, CONFIG.budget_bytes);
-    assert_eq!(pool.apply(Input::Started { slot }), [Action::Discard { slot }]);
+    assert_eq!(pool.apply(Input::Arrived { slot }), [Action::Discard { slot }]);
     assert_eq!(
         pool.slots.info(pool.now, |_| Description::default(), &Histogram::default(), 0, ()).counters.warmed,
         0

@@ -33,7 +33,6 @@ pub(super) enum Outcome {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    Released,
     Died,
     Bounced,
 }
@@ -114,7 +113,8 @@ impl World {
                     self.recency.insert(environment, self.clock);
                     self.targets.entry(environment).or_insert(self.config.warm_target);
                 }
-                self.apply(Input::Lease { request, environment });
+                let cold = if request.0 % 3 == 0 { Cold::Refused } else { Cold::Accepted };
+                self.apply(Input::Lease { request, environment, cold });
             }
             Step::Cancel(n) => self.cancel(n),
             Step::Answer(n, outcome) => {
@@ -186,13 +186,13 @@ impl World {
                 let live = self.zygotes.get(&environment).is_some_and(|(id, _)| *id == zygote);
                 self.prepare_ended(environment, zygote, live, outcome);
             }
-            (Pending::Fork(slot), Outcome::Success) => self.arrive(Input::Forked { slot }, slot),
-            (Pending::Start(slot), Outcome::Success) => self.arrive(Input::Started { slot }, slot),
+            (Pending::Fork(slot), Outcome::Success) => self.arrive(Input::Arrived { slot }, slot),
+            (Pending::Start(slot), Outcome::Success) => self.arrive(Input::Arrived { slot }, slot),
             (Pending::Fork(slot), Outcome::Failure) => {
-                self.end(Input::ForkFailed { slot, reason: reason() }, slot);
+                self.end(Input::Failed { slot, error: reason() }, slot);
             }
             (Pending::Start(slot), Outcome::Failure) => {
-                self.end(Input::StartFailed { slot, error: reason() }, slot);
+                self.end(Input::Failed { slot, error: reason() }, slot);
             }
             (Pending::End(slot) | Pending::Fork(slot) | Pending::Start(slot), _) => {
                 self.end(Input::Died { slot }, slot);
@@ -240,11 +240,6 @@ impl World {
         let Some(Worker::Leased(request)) = self.workers.remove(&slot) else { return };
         let (_, bounces) = self.requests.insert(request, (Asked::Over, 0)).unwrap();
         match end {
-            End::Released => {
-                self.workers.insert(slot, Worker::Ending);
-                self.pending.push(Pending::End(slot));
-                self.apply(Input::Released { slot });
-            }
             End::Died => {
                 self.apply(Input::Died { slot });
             }

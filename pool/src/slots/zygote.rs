@@ -52,6 +52,15 @@ impl Zygote {
         self.ready() == Some(zygote)
     }
 
+    /// In a sentence.
+    pub(super) fn why_not_ready(&self) -> Reason {
+        match self {
+            Self::Lost { reason } | Self::Unfit { reason } => reason.clone(),
+            Self::Ready { .. } => "forks of its zygote fail".into(),
+            Self::Cold | Self::Preparing { .. } | Self::Retired => "its zygote is not ready yet".into(),
+        }
+    }
+
     fn is_preparing(&self, number: ZygoteId) -> bool {
         matches!(self, Self::Preparing { zygote, .. } if *zygote == number)
     }

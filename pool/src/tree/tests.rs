@@ -140,23 +140,31 @@ fn a_group_holds_those_whom_nothing_else_betrays() {
 #[test]
 fn processes_of_others_are_left_alone() {
     let mut neighbour = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-    let spared = Adversary::start(&format!("if os.fork() == 0:\n  {UP}\n  signal.pause()"), 1);
-    let all = spared.tree.search(&mut HashMap::from([(spared.tree.leader.pid, spared.tree.leader)]));
-    let other = all.iter().find(|process| **process != spared.tree.leader).unwrap().pid;
-    let tree = spared.tree.clone().sparing(other);
-    assert_eq!(tree.kill_blocking(None).unwrap(), 1);
-    assert!(Stat::of(other).is_some_and(|stat| !stat.is_over));
-    spared.end(None, 1);
+    let adversary = Adversary::start(&format!("if os.fork() == 0:\n  {UP}\n  signal.pause()"), 1);
+    adversary.end(None, 2);
     assert!(neighbour.try_wait().unwrap().is_none());
     drop(neighbour.stdin.take());
     neighbour.wait().unwrap();
 }
 
-#[tokio::test]
-async fn the_event_loop_goes_on_while_a_tree_ends() {
+/// A server and a kernel that were started by the same shell: what the kernel reads its worker by is no mark of one.
+#[test]
+fn whoever_reads_the_output_of_a_worker_is_not_one_of_its_tree() {
+    let adversary = Adversary::start("", 0);
+    let pipe = adversary.output.get_ref().as_fd().try_clone_to_owned().unwrap();
+    let reader =
+        Command::new("sh").args(["-c", "exec cat <&0 3<&0"]).stdin(pipe).stdout(Stdio::piped()).spawn();
+    let mut reader = reader.unwrap();
+    adversary.end(None, 1);
+    // It reads to the end, and is killed by nobody.
+    assert!(reader.wait().unwrap().success());
+}
+
+#[test]
+fn a_tree_that_is_gone_can_be_ended_again() {
     let mut adversary = Adversary::start(&format!("os.fork()\n{UP}"), 2);
-    assert_eq!(adversary.tree.kill(None).await.unwrap(), 2);
-    assert_eq!(adversary.tree.kill(None).await.unwrap(), 0, "nobody is left");
+    assert_eq!(adversary.tree.kill_blocking(None).unwrap(), 2);
+    assert_eq!(adversary.tree.kill_blocking(None).unwrap(), 0, "nobody is left");
     adversary.child.wait().unwrap();
     assert!(Tree::of(u32::MAX, "", &[]).is_none());
 }

@@ -25,6 +25,19 @@ pub struct KernelInfoReply<'a> {
     pub supported_features: &'static [&'static str],
     /// For the help menu.
     pub help_links: &'static [HelpLink],
+    /// Ours.
+    pub cob: SessionInfo<'a>,
+}
+
+/// What only cob tells of a session.
+#[derive(Debug, Serialize)]
+pub struct SessionInfo<'a> {
+    /// Where its worker came from: `warm`, `forked` or `cold`.
+    pub worker: &'a str,
+    /// Its limits and what enforces each: an array of objects with `limit`, `value` and `by`.
+    pub limits: &'a Json,
+    /// What confines it: sentences.
+    pub confinement: &'a [String],
 }
 
 /// An entry of the help menu.

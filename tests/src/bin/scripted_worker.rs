@@ -1,4 +1,5 @@
-//! A worker that follows a script instead of running code: `COB_TEST_SCRIPT` holds its verbs, separated by `;`.
+//! A worker that follows a script instead of running code: `COB_TEST_SCRIPT` holds its verbs, separated by `;`
+//! (`PYTHONSCRIPT` does too: zygotes get that as well).
 //!
 //! | verb | what it does |
 //! |---|---|
@@ -52,7 +53,8 @@ fn main() {
     let mut decoder = FrameDecoder::new();
     decoder.handshake_done();
     let mut worker = Worker { socket: Some(socket), decoder, execution: 0, sequence: 0, printed: 0 };
-    let script = std::env::var("COB_TEST_SCRIPT").unwrap_or_default();
+    let variables = ["COB_TEST_SCRIPT", "PYTHONSCRIPT"].into_iter();
+    let script = variables.filter_map(|name| std::env::var(name).ok()).next().unwrap_or_default();
     for step in script.split(';') {
         let (verb, argument) = step.trim().split_once(' ').unwrap_or((step.trim(), ""));
         worker.follow(verb, argument);
@@ -88,6 +90,7 @@ impl Worker {
                         session: String::new(),
                         options: Json::object(),
                         umask: None,
+                        confined: false,
                     },
                     b"",
                 );
@@ -136,6 +139,7 @@ impl Worker {
             pid: std::process::id(),
             language_info: Json::object(),
             banner: String::new(),
+            confinement: Vec::new(),
         };
         self.send(ready, b"");
     }

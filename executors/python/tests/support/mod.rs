@@ -157,7 +157,13 @@ impl Host {
     }
 
     pub fn hello_with(&mut self, payloads: &[Bytes], umask: Option<u32>) {
-        let hello = Hello { versions: VERSIONS, session: "test".to_owned(), options: Json::object(), umask };
+        let hello = Hello {
+            versions: VERSIONS,
+            session: "test".to_owned(),
+            options: Json::object(),
+            umask,
+            confined: false,
+        };
         self.send(hello, payloads);
         self.decoder.handshake_done();
     }
@@ -318,7 +324,10 @@ impl Host {
         while let Some(envelope) = self.decoder.next_frame().expect("a frame") {
             assert_eq!(envelope.sequence, self.received + 1, "frames are numbered without a gap");
             self.received = envelope.sequence;
-            self.frames.push_back(envelope);
+            // That it waits to be greeted is for a host which keeps it waiting.
+            if !matches!(envelope.frame, Frame::Parked(_)) {
+                self.frames.push_back(envelope);
+            }
         }
     }
 

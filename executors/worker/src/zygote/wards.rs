@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use cob_protocol::zygote::Status;
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, write};
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group, waitid,
 };
@@ -69,6 +70,9 @@ impl Ward {
         }
         // Before its number is free again: what it left behind in its group goes as well.
         let _ = kill_process_group(self.pid, Signal::KILL);
+        if let Some(milliseconds) = processor_time(self.pid) {
+            self.status.tell(Status::Used(milliseconds));
+        }
         let Some(ended) = self.wait(WaitIdOptions::EXITED) else { return false };
         self.status.tell(match (ended.exit_status(), ended.terminating_signal()) {
             (Some(code), _) => Status::Exited(code),
@@ -87,6 +91,15 @@ impl Ward {
             }
         }
     }
+}
+
+/// What a process has used, in milliseconds. Known as long as it was not waited for.
+fn processor_time(pid: Pid) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, also parentheses.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    i32::try_from(ticks * 1000 / clock_ticks_per_second()).ok()
 }
 
 /// A child that nobody can be told of.

@@ -219,7 +219,7 @@ impl Cgroup {
     /// When somebody is.
     pub fn remove(&self) -> Result<(), CgroupError> {
         for directory in self.0.directories() {
-            match fs::remove_dir(directory) {
+            match remove(directory) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(CgroupError::File { path: directory.to_owned(), source });
                 }
@@ -228,6 +228,52 @@ impl Cgroup {
         }
         Ok(())
     }
+
+    /// Writes down that process `owner` has the worker in it, and lives on if we do not. The note is an empty group
+    /// below: every server that can see the group sees it too, whatever folder it works in, and they go together.
+    ///
+    /// # Errors
+    /// When there is no such process, or the system refuses.
+    pub(crate) fn lend_to(&self, owner: u32) -> Result<(), CgroupError> {
+        let Some(directory) = self.0.directories().next() else { return Ok(()) };
+        let started = Stat::of(owner).map_or(0, |stat| stat.process.started);
+        let path = directory.join(format!("{OWNER}{owner}-{started}"));
+        fs::create_dir(&path).map_err(|source| CgroupError::File { path, source })
+    }
+
+    /// Whether a process that lives has the worker in it.
+    pub(crate) fn is_lent(&self) -> bool {
+        let owners = self.0.directories().flat_map(notes);
+        owners
+            .filter_map(|path| owner(&path))
+            .any(|owner| Stat::of(owner.pid).is_some_and(|stat| stat.process == owner && !stat.is_over))
+    }
+}
+
+/// What the name of a note begins with.
+const OWNER: &str = "owner-";
+
+/// The notes about the owner of a group.
+fn notes(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| owner(path).is_some()).collect()
+}
+
+/// Who is named in a note.
+fn owner(note: &Path) -> Option<Process> {
+    let (pid, started) = note.file_name()?.to_str()?.strip_prefix(OWNER)?.split_once('-')?;
+    Some(Process { pid: pid.parse().ok()?, started: started.parse().ok()? })
+}
+
+/// Removes a group in which nobody is, with the notes about it; else neither.
+fn remove(directory: &Path) -> io::Result<()> {
+    if !fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().is_empty() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    // If one of them cannot be removed, nor can the group.
+    notes(directory).iter().for_each(|note| drop(fs::remove_dir(note)));
+    fs::remove_dir(directory)
 }
 
 impl Group {
@@ -244,7 +290,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         for directory in self.directories() {
             // It never blocks; who is still in it is found by the next sweep.
-            let _ = fs::remove_dir(directory);
+            let _ = remove(directory);
         }
     }
 }

@@ -104,19 +104,35 @@ fn what_dead_servers_left_is_swept_unless_somebody_owns_it() {
         Cgroup::make(name.clone(), place(&cgroups.memory), place(&cgroups.pids)).unwrap()
     };
     let (abandoned, owned, live) = (dead(0), dead(1), cgroups.create().unwrap());
+    let mut owner = shell("");
+    owned.lend_to(owner.id()).unwrap();
     let mut children = [shell(""), shell(""), shell("")];
     for (group, child) in [&abandoned, &owned, &live].into_iter().zip(&children) {
         group.add(child.id()).unwrap();
     }
-    let only_mine = |name: &str| name != abandoned.name();
-    assert_eq!(cgroups.sweep(only_mine), 1);
+    let mine = |name: &str| [&abandoned, &owned, &live].iter().any(|group| group.name() == name);
+    assert_eq!(cgroups.sweep_if(mine), 1);
     assert!(children[0].wait().is_ok_and(|status| !status.success()));
     assert!(children[1].try_wait().unwrap().is_none() && children[2].try_wait().unwrap().is_none());
     assert!(!cgroups.memory.as_ref().unwrap().below(abandoned.name()).directory.exists());
-    for (group, child) in [owned, live].iter().zip(&mut children[1..]) {
-        group.kill().unwrap();
-        child.wait().unwrap();
-    }
+    // A server that ends in order forgets nothing of whom somebody else has.
+    drop(owned);
+    let owned = dead_again(&cgroups, &format!("{PREFIX}{}-{started}-1", server.id()));
+    assert!(owned.is_lent());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    assert!(!owned.is_lent());
+    assert_eq!(cgroups.sweep_if(|name| name == owned.name()), 1);
+    assert!(!cgroups.memory.as_ref().unwrap().below(owned.name()).directory.exists());
+    children[1].wait().unwrap();
+    live.kill().unwrap();
+    children[2].wait().unwrap();
+}
+
+/// A group that exists already.
+fn dead_again(cgroups: &Cgroups, name: &str) -> Cgroup {
+    let place = |parent: &Parent| Some(parent.as_ref().unwrap().below(name));
+    Cgroup::found(name.to_owned(), place(&cgroups.memory), place(&cgroups.pids))
 }
 
 #[test]

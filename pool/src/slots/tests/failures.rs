@@ -11,7 +11,7 @@ fn when_a_fork_fails_its_request_is_started_cold_and_forking_rests() {
     let mut pool = Pool::new(CONFIG);
     pool.ready(NUMPY, 0, 50);
     let slot = fork(&pool.lease(NUMPY).1);
-    let actions = pool.apply(Input::ForkFailed { slot, reason: "EAGAIN".into() });
+    let actions = pool.apply(Input::Failed { slot, error: "EAGAIN".into() });
     start(&actions);
     assert!(actions.contains(&Action::WakeAt(Duration::from_millis(RETRY_PAUSE_MS_MIN))));
     pool.pass(RETRY_PAUSE_MS_MIN);
@@ -78,7 +78,7 @@ fn a_bounced_request_moves_once() {
     let slot = pool.warm(NUMPY);
     let (request, actions) = pool.lease(NUMPY);
     let next = fork(&actions);
-    pool.apply(Input::Forked { slot: next });
+    pool.apply(Input::Arrived { slot: next });
     let actions = pool.apply(Input::Bounced { slot, error: "SIGKILL".into() });
     assert_eq!(actions[0], give(request, next, Origin::Warm));
     let actions = pool.apply(Input::Bounced { slot: next, error: "SIGKILL".into() });
@@ -111,7 +111,7 @@ fn a_broken_environment_is_refused_at_once_and_tried_by_one_after_the_pause() {
     let (request, actions) = pool.lease(NUMPY);
     pool.lease(NUMPY);
     let slot = start(&actions);
-    let actions = pool.apply(Input::Started { slot });
+    let actions = pool.apply(Input::Arrived { slot });
     assert_eq!(actions[0], give(request, slot, Origin::Cold));
     start(&actions[1..]);
 }
@@ -122,7 +122,7 @@ fn warm_workers_that_keep_dying_are_not_forked_without_end() {
     let mut slot = pool.warm(NUMPY);
     for _ in 1..START_FAILURES_MAX {
         slot = fork(&pool.apply(Input::Died { slot }));
-        pool.apply(Input::Forked { slot });
+        pool.apply(Input::Arrived { slot });
     }
     let wake = Action::WakeAt(Duration::from_millis(RETRY_PAUSE_MS_MIN));
     assert_eq!(pool.apply(Input::Died { slot }), [wake]);
@@ -138,10 +138,10 @@ fn who_lost_a_worker_stands_in_front() {
     pool.apply(Input::Configure { environment: NUMPY, warm_target: 0 });
     let (first, actions) = pool.lease(NUMPY);
     let lost = start(&actions);
-    pool.apply(Input::Started { slot: lost });
+    pool.apply(Input::Arrived { slot: lost });
     let slot = start(&pool.lease(NUMPY).1);
     pool.apply(Input::Bounced { slot: lost, error: "SIGKILL".into() });
-    assert_eq!(pool.apply(Input::Started { slot }), [give(first, slot, Origin::Cold)]);
+    assert_eq!(pool.apply(Input::Arrived { slot }), [give(first, slot, Origin::Cold)]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn failed_forks_of_an_earlier_zygote_do_not_count_against_the_next() {
     pool.apply(Input::ZygoteGone { environment, zygote, reason: "SIGKILL".into() });
     let zygote = prepare(&pool.pass(RETRY_PAUSE_MS_MIN));
     pool.apply(Input::Prepared { environment, zygote, bytes: 50 });
-    fork(&pool.apply(Input::ForkFailed { slot: old, reason: "its zygote died".into() }));
+    fork(&pool.apply(Input::Failed { slot: old, error: "its zygote died".into() }));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_zygote_that_has_forked_is_forgiven_its_death() {
     let mut zygote = prepare(&pool.apply(Input::Configure { environment, warm_target: 1 }));
     for _ in 0..9 {
         let slot = fork(&pool.apply(Input::Prepared { environment, zygote, bytes: 50 }));
-        pool.apply(Input::Forked { slot });
+        pool.apply(Input::Arrived { slot });
         pool.apply(Input::ZygoteGone { environment, zygote, reason: "SIGKILL".into() });
         zygote = prepare(&pool.pass(RETRY_PAUSE_MS_MIN));
         pool.apply(Input::Died { slot });
@@ -177,9 +177,9 @@ fn deaths_of_warm_workers_between_leases_from_them_are_chance() {
     let mut slot = pool.warm(NUMPY);
     for _ in 0..9 {
         slot = fork(&pool.apply(Input::Died { slot }));
-        pool.apply(Input::Forked { slot });
+        pool.apply(Input::Arrived { slot });
         slot = fork(&pool.lease(NUMPY).1);
-        pool.apply(Input::Forked { slot });
+        pool.apply(Input::Arrived { slot });
     }
 }
 

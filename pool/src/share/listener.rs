@@ -1,0 +1,296 @@
+//! The keeping half.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cob_protocol::limits::POOL_CONNECTIONS_MAX;
+use cob_protocol::resources::Limits;
+use rustix::fs::{FlockOperation, flock};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
+};
+use rustix::process::geteuid;
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
+
+use super::client::encode;
+use super::wire::{Ask, ProgramText, Reply};
+use crate::enclosure::Enclosure;
+use crate::exit::Exit;
+use crate::life::Parent;
+use crate::limits::Cgroups;
+use crate::packets::Packets;
+use crate::pool::{Cold, Pool};
+use crate::readiness::watch;
+use crate::slots::Origin;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Pause after a connection could not be accepted for want of descriptors or memory.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Where other processes ask for workers.
+#[derive(Debug)]
+pub struct Listener {
+    socket: AsyncFd<OwnedFd>,
+    path: PathBuf,
+    /// Held as long as we listen: whoever holds it is the one server.
+    _lock: File,
+}
+
+/// Why nobody can be served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Somebody else does already.
+    #[error("another server keeps warm workers here already: process {pid}")]
+    Taken {
+        /// Its process id, as it wrote it down.
+        pid: String,
+    },
+    /// The folder is not ours alone.
+    #[error("{path} {reason}; remove it, or name another folder in COB_RUNTIME_DIR")]
+    Unsafe {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The system refuses.
+    #[error("cannot use the folder {path}: {source}")]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The name of the socket in its folder.
+const SOCKET: &str = "pool";
+
+impl Listener {
+    /// The socket in `folder`.
+    #[must_use]
+    pub fn path_in(folder: &Path) -> PathBuf {
+        folder.join(SOCKET)
+    }
+
+    /// Listens in `folder`, which is made if it does not exist and must be closed to others.
+    ///
+    /// # Errors
+    /// [`ListenError`]; nothing was changed then.
+    pub fn bind(folder: &Path) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Io { path: folder.to_owned(), source };
+        private_folder(folder)?;
+        let lock = lock(folder).map_err(failed)?.map_err(|pid| ListenError::Taken { pid })?;
+        let path = Self::path_in(folder);
+        // Left behind by a server that was killed: nobody holds its lock any more.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let socket = listening(&path).map_err(failed)?;
+        Ok(Self { socket, path, _lock: lock })
+    }
+
+    /// Ends what servers before us left behind, but for workers that somebody else has. Says how many processes
+    /// that were.
+    pub async fn sweep(&self) -> usize {
+        tokio::task::spawn_blocking(|| Cgroups::detect().sweep()).await.unwrap_or_default()
+    }
+
+    /// Serves whoever asks, from `pool`; for ever. `build` names the program that asks and serves, `image` is the
+    /// code of its workers, and `ceiling` what no session may exceed.
+    pub async fn serve(&self, pool: &Pool, build: &str, image: Option<&'static [u8]>, ceiling: &Limits) {
+        let room = Arc::new(Semaphore::new(POOL_CONNECTIONS_MAX));
+        loop {
+            // It is never closed.
+            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+            let accepted = self.socket.async_io(Interest::READABLE, |socket| {
+                Ok(accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+            });
+            let connection = match accepted.await {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection");
+                    // It waits there still, and would keep us busy with nothing else.
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            let server = Server {
+                pool: pool.clone(),
+                build: build.to_owned(),
+                image,
+                ceiling: ceiling.clone(),
+                lent: None,
+            };
+            tokio::spawn(async move {
+                if let Err(error) = server.serve(connection).await {
+                    tracing::warn!(%error, "a connection that asked for a worker is closed");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Makes `folder` if it does not exist, and makes sure that nobody else can enter it.
+///
+/// # Errors
+/// [`ListenError`]; nothing was changed then.
+pub fn private_folder(folder: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::Io { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let unsafe_because = |reason| ListenError::Unsafe { path: folder.to_owned(), reason };
+    let metadata = folder.symlink_metadata().map_err(failed)?;
+    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
+        return Err(unsafe_because("belongs to another user"));
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(unsafe_because("can be entered by other users"));
+    }
+    Ok(())
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn lock(folder: &Path) -> io::Result<Result<File, String>> {
+    let path = folder.join("lock");
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            file.set_len(0)?;
+            io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes())?;
+            Ok(Ok(file))
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Err(std::fs::read_to_string(&path)?)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn listening(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    watch(socket)
+}
+
+/// One connection.
+struct Server {
+    pool: Pool,
+    build: String,
+    image: Option<&'static [u8]>,
+    ceiling: Limits,
+    /// What encloses the worker that was lent over this connection.
+    lent: Option<Enclosure>,
+}
+
+impl Server {
+    async fn serve(mut self, socket: OwnedFd) -> io::Result<()> {
+        if sockopt::socket_peercred(&socket)?.uid != geteuid() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+        }
+        let mut connection = Packets::new(socket)?;
+        let ended = self.answer(&mut connection).await;
+        // Whoever had the worker is gone, and with it everything that belonged to it.
+        if let Some(mut enclosure) = self.lent.take() {
+            enclosure.clear(Exit::Unknown, None).await;
+        }
+        ended
+    }
+
+    async fn answer(&mut self, connection: &mut Packets) -> io::Result<()> {
+        while let Some((packet, _)) = connection.receive().await? {
+            let ask = rmp_serde::from_slice(&packet)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            match ask {
+                Ask::Lease { build, program, limits } => {
+                    self.lend(connection, &build, program, limits).await?
+                }
+                Ask::Clear { exit, cpu_ms } => {
+                    let exit = match &mut self.lent {
+                        Some(enclosure) => enclosure.clear(exit, cpu_ms).await,
+                        None => exit,
+                    };
+                    tell(connection, &Reply::Cleared { exit }).await?;
+                }
+                Ask::Info => {
+                    let json = serde_json::to_string(&self.pool.info().await).map_err(io::Error::other)?;
+                    tell(connection, &Reply::Info { json }).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn lend(
+        &mut self,
+        connection: &Packets,
+        build: &str,
+        program: ProgramText,
+        limits: Limits,
+    ) -> io::Result<()> {
+        let refuse = async |reason: String| tell(connection, &Reply::Refused { reason }).await;
+        if build != self.build {
+            return refuse("the server is another version of cob; restart it".to_owned()).await;
+        }
+        if self.lent.is_some() {
+            return refuse("this connection has a worker already".to_owned()).await;
+        }
+        let limits = match limits.within(&self.ceiling) {
+            Ok(limits) => limits,
+            Err(error) => {
+                let reason = error.to_string();
+                return tell(connection, &Reply::Forbidden { reason }).await;
+            }
+        };
+        let program = program.program(self.image);
+        let mut grant = match self.pool.take(&program, Cold::Refused).await {
+            Ok(grant) => grant,
+            Err(error) => return refuse(error.to_string()).await,
+        };
+        if grant.origin == Origin::Cold {
+            // Its zygote went away while the request waited; a child of this process cannot change hands.
+            return refuse("there is no zygote to fork any more".to_owned()).await;
+        }
+        let enforced = grant.parked.enclosure.apply(grant.parked.life.pid(), &limits);
+        let enforced = serde_json::to_string(&enforced).map_err(io::Error::other)?;
+        let process = grant.parked.life.hand_over()?;
+        let Parent::Zygote(status) = &process.parent else { return Ok(()) };
+        let ends = &grant.parked.ends;
+        let descriptors =
+            [&ends.socket, &ends.stdout, &ends.stderr, &ends.page, &ends.lifeline, &process.pidfd, status]
+                .map(|descriptor| descriptor.as_fd());
+        let pid = grant.parked.life.pid();
+        let owner = sockopt::socket_peercred(connection.socket())?.pid.as_raw_nonzero().get().unsigned_abs();
+        grant.parked.enclosure.lend_to(owner);
+        let was_warm = grant.origin == Origin::Warm;
+        let reply =
+            encode(&Reply::Leased { pid, marker: grant.parked.marker.clone(), was_warm, limits, enforced })?;
+        // If it does not arrive, the lifeline closes with us, and the worker ends.
+        connection.send(&reply, &descriptors).await?;
+        grant.parked.enclosure.outlive();
+        self.lent = Some(std::mem::take(&mut grant.parked.enclosure));
+        Ok(())
+    }
+}
+
+async fn tell(connection: &Packets, reply: &Reply) -> io::Result<()> {
+    connection.send(&encode(reply)?, &[]).await
+}
