@@ -3,8 +3,10 @@
 A shared kernel is replaced after a test that failed, so that one broken promise
 does not drag others with it.
 """
+import json
 import os
 import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -23,10 +25,32 @@ def home():
         path = os.path.join(folder, name.lower())
         os.mkdir(path, mode=0o700)
         os.environ[name] = path
+    # Without it the runtime folder is the one of XDG_RUNTIME_DIR: no server of anybody else is found.
+    os.environ.pop("COB_RUNTIME_DIR", None)
     for name in ("JUPYTER_PATH", "PYTHONPATH", "PYTHONSTARTUP", "MPLBACKEND"):
         os.environ.pop(name, None)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server(home, request):
+    """With --warm: a server from whose warm workers all kernels are served."""
+    if not request.config.getoption("--warm"):
+        yield
+        return
+    command = [target.COB, "serve", "--import", "asyncio,json,matplotlib,numpy,pandas"]
+    for python in (target.RICH, target.BARE):
+        command += ["--python", python]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    yield
+    info = json.loads(subprocess.run([target.COB, "info", "--json"], check=True, stdout=subprocess.PIPE).stdout)
+    process.terminate()
+    assert process.wait(30) == 0
+    process.stdout.close()
+    counters = info["counters"]
+    assert counters["leased_warm"] + counters["leased_forked"] > 0, info
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +129,7 @@ def own(launch):
 
 
 def pytest_addoption(parser):
+    parser.addoption("--warm", action="store_true", help="give kernels warm workers, of a server that is started for it")
     parser.addoption("--all", action="store_true", help="on the reference kernel, run what only cob promises too")
 
 

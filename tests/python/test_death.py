@@ -74,9 +74,10 @@ def test_what_was_queued_behind_a_lost_worker_is_aborted(own):
 
 def test_a_worker_that_dies_while_asking_takes_its_question_along(own):
     kernel = own("bare")
+    worker = int(kernel.run("import os; os.getpid()").ok().result)
     run = kernel.execute("input('?')")
     request = run.asked()
-    os.kill(kernel.processes()[-1].pid, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
     assert run.wait().reply["ename"] == "WorkerLost"
     kernel.client.answer(request, "too late")
     assert kernel.run("1 + 1").ok().result == "2"

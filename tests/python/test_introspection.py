@@ -174,6 +174,13 @@ def test_magics_are_complete(rich, code):
     assert rich.ask("is_complete_request", {"code": code})["status"] == "complete"
 
 
+@pytest.mark.parametrize("code", ["x = !ls", "lines, = %magic", "    x = !ls"])
+def test_the_value_of_a_magic_is_complete_before_ipython_is_loaded(bare, code):
+    # It was judged by the plain compiler, to which it is an error, unless a cell had loaded IPython before.
+    assert bare.ask("is_complete_request", {"code": code})["status"] == "complete"
+    assert bare.ask("is_complete_request", {"code": "x = = !ls"})["status"] == "invalid"
+
+
 # History ---------------------------------------------------------------------
 
 def history(kernel, **request):

@@ -163,7 +163,7 @@ REPLIES = {
     "kernel_info_reply": Body(BOTH, {
         "protocol_version": is_version, "implementation": is_str, "implementation_version": is_str,
         "language_info": is_language_info, "banner": is_str},
-        {"debugger": is_bool, "supported_features": list_of(is_str),
+        {"debugger": is_bool, "supported_features": list_of(is_str), "cob": is_dict,
          "help_links": list_of(lambda v: is_dict(v) and is_str(v.get("text")) and is_str(v.get("url")))}),
     "connect_reply": Body(BOTH, {}, {name: is_int for name in (
         "shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")}),

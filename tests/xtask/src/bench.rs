@@ -1,17 +1,31 @@
-//! The benchmark, when it is at hand: cob against ipykernel in the same run.
+//! The benchmarks, when their client is at hand: cob against ipykernel in the same run. `--stage pool` measures what
+//! warm workers give instead.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::env::Envs;
 use crate::shell::{self, Failure};
 use crate::{cargo, paths};
 
 pub(crate) fn run(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
-    let script = folder().join("kernel_bench.py");
-    if !script.exists() {
-        return Err(Failure::new(format!("there is no {}; name its folder in COB_BENCH.", script.display())));
+    let client = folder();
+    if !client.join("kernel_bench.py").exists() {
+        let place = client.display();
+        return Err(Failure::new(format!(
+            "there is no kernel_bench.py in {place}; name its folder in COB_BENCH."
+        )));
     }
     cargo::build(true)?;
+    match arguments {
+        [stage, name, rest @ ..] if stage == "--stage" && name == "pool" => pool(envs, &client, rest),
+        [stage, ..] if stage == "--stage" => {
+            Err(Failure::new("the stages that can be measured alone: pool."))
+        }
+        _ => kernels(envs, &client, arguments),
+    }
+}
+
+fn kernels(envs: &Envs, client: &Path, arguments: &[String]) -> Result<(), Failure> {
     let prefix = paths::target().join("bench");
     let cob = paths::cob(true);
     for (name, python) in [("cob", &envs.rich), ("cob-bare", &envs.bare)] {
@@ -21,11 +35,36 @@ pub(crate) fn run(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
     }
     let kernels = prefix.join("share/jupyter/kernels");
     let mut bench = shell::command(&envs.client);
-    bench.arg(&script).args(["--language", "python", "--kernel", "python3"]);
+    bench.arg(client.join("kernel_bench.py")).args(["--language", "python", "--kernel", "python3"]);
     for name in ["cob", "cob-bare"] {
         bench.arg("--kernel").arg(format!("{name}={}", kernels.join(name).display()));
     }
     shell::run(bench.args(arguments))
+}
+
+/// Leases and a thousand sessions in one process, then what a front end sees. No server but their own is asked.
+fn pool(envs: &Envs, client: &Path, arguments: &[String]) -> Result<(), Failure> {
+    let runtime = paths::target().join("bench/runtime");
+    shell::run(&mut cargo::command(&[
+        "build",
+        "--release",
+        "--package",
+        "cob-kernel",
+        "--example",
+        "leases",
+    ]))?;
+    let mut leases = shell::command(paths::target().join("release/examples/leases"));
+    shell::run(leases.arg(&envs.rich).env("COB_RUNTIME_DIR", &runtime))?;
+    let mut bench = shell::command(&envs.client);
+    bench.arg(paths::tests().join("bench/pool.py")).arg("--kernel-bench").arg(client);
+    bench
+        .arg("--cob")
+        .arg(paths::cob(true))
+        .arg("--python")
+        .arg(&envs.rich)
+        .arg("--ipykernel")
+        .arg(&envs.client);
+    shell::run(bench.args(arguments).env("COB_RUNTIME_DIR", runtime))
 }
 
 fn folder() -> PathBuf {

@@ -20,6 +20,7 @@ The steps they are made of:
              --release    test the release build (default: debug)
              --reference  test ipykernel instead of cob, to judge the tests
   bench    Compare with ipykernel  [-- <arguments of kernel_bench.py>]
+           [-- --stage pool <arguments of tests/bench/pool.py>] measures warm workers
            COB_BENCH names the folder of kernel_bench.py
 
 Environment:

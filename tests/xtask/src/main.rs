@@ -64,6 +64,7 @@ fn test() -> Result<(), Failure> {
             total += check::run();
             total += cargo::test(&envs);
             total += suite::run(&envs, &suite::Options::default());
+            total += suite::run_warm(&envs);
         }
         Err(failure) => {
             eprintln!("xtask: {failure}");

@@ -18,6 +18,28 @@ pub(crate) struct Options {
     pub(crate) pytest: Vec<String>,
 }
 
+/// What a warm worker might do otherwise than one that was started: everything about the interpreter itself.
+const WARM: &[&str] = &[
+    "--warm",
+    "test_async.py",
+    "test_comms.py",
+    "test_death.py",
+    "test_display.py",
+    "test_engine.py",
+    "test_errors.py",
+    "test_execute.py",
+    "test_fork.py",
+    "test_interrupt.py",
+    "test_order.py",
+    "test_stdin.py",
+];
+
+/// A part of the suite once more, with workers that a server keeps warm.
+pub(crate) fn run_warm(envs: &Envs) -> Tally {
+    let pytest = WARM.iter().map(|word| (*word).to_owned()).collect();
+    run(envs, &Options { pytest, ..Options::default() })
+}
+
 pub(crate) fn run(envs: &Envs, options: &Options) -> Tally {
     let mut pytest = pytest(envs, options);
     if !options.reference {
