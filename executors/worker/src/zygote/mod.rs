@@ -10,6 +10,7 @@
 //! another worker.
 
 mod control;
+mod heap;
 mod newborn;
 mod park;
 mod prepare;

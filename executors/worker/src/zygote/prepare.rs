@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::getpid;
 
 use super::control::{Control, Received, nonsense};
-use super::threads;
+use super::{heap, threads};
 use crate::executor::Interpreter;
 use crate::process::{self, EXIT_QUIETLY, exit_now};
 use crate::run::Ending;
@@ -117,6 +117,7 @@ impl<I: Interpreter, M: Importer> Preparing<'_, I, M> {
             self.stay_fit(Some(module))?;
         }
         self.importer.settle().map_err(unfit)?;
+        heap::fill_holes();
         // Once in any case: what a fork sets off is set off here, and not in the first worker.
         threads::trial_fork(self.interpreter).map_err(unfit)?;
         process::flush_c_stdio(); // what lies in a buffer would be written by every worker
