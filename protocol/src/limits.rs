@@ -90,7 +90,7 @@ pub const ZMTP_SUBSCRIBER_STALL_MS_MAX: u64 = 2_000;
 /// Subscriptions of one peer.
 pub const ZMTP_SUBSCRIPTIONS_MAX: usize = 1024;
 /// Pause after `accept` failed for want of descriptors or memory.
-pub const ZMTP_ACCEPT_BACKOFF_MS: u64 = 100;
+pub const ACCEPT_BACKOFF_MS: u64 = 100;
 /// Messages received and not yet taken by the owner of a socket.
 pub const ZMTP_INBOX_MAX: usize = 256;
 /// Bytes of messages received and not yet taken by the owner of a socket.
@@ -163,6 +163,9 @@ pub const ENVIRONMENTS_MAX: usize = 16;
 pub const COLD_STARTS_MAX: usize = 8;
 /// Forks under way per environment.
 pub const FORKS_MAX: usize = 16;
+/// After a lease no worker is forked for later, unless somebody waits: the session that begins meanwhile would share its
+/// processors with the fork. Measured: the slowest of 100 leases took 6.9 ms without a pause, and 2.9 ms with it.
+pub const REFILL_PAUSE_MS: u64 = 5;
 /// Requests per environment that wait without a start being under way for them.
 pub const WAITING_LEASES_MAX: usize = 1024;
 /// A server that has not answered a request for a worker by then is stopped or overwhelmed: whoever asks does better

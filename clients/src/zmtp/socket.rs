@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cob_protocol::limits::ZMTP_ACCEPT_BACKOFF_MS;
+use cob_protocol::limits::ACCEPT_BACKOFF_MS;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -134,7 +134,7 @@ impl<P: Pattern> Acceptor<P> {
     /// Out of descriptors or memory: trying again at once would only burn the processor.
     async fn back_off(&self, error: &io::Error) {
         self.shared.tally.accept_failed(&self.name, error);
-        tokio::time::sleep(Duration::from_millis(ZMTP_ACCEPT_BACKOFF_MS)).await;
+        tokio::time::sleep(Duration::from_millis(ACCEPT_BACKOFF_MS)).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keeping half.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cob_protocol::limits::POOL_CONNECTIONS_MAX;
+use cob_protocol::limits::{ACCEPT_BACKOFF_MS, POOL_CONNECTIONS_MAX};
 use cob_protocol::resources::Limits;
-use rustix::fs::{FlockOperation, flock};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
 };
@@ -33,9 +32,6 @@ use crate::slots::Origin;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-
-/// Pause after a connection could not be accepted for want of descriptors or memory.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where other processes ask for workers.
 #[derive(Debug)]
@@ -123,7 +119,7 @@ impl Listener {
                 Err(error) => {
                     tracing::error!(%error, "cannot accept a connection");
                     // It waits there still, and would keep us busy with nothing else.
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_BACKOFF_MS)).await;
                     continue;
                 }
             };
@@ -172,14 +168,14 @@ fn lock(folder: &Path) -> io::Result<Result<File, String>> {
     let path = folder.join("lock");
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => {
             file.set_len(0)?;
             io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes())?;
             Ok(Ok(file))
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Err(std::fs::read_to_string(&path)?)),
-        Err(error) => Err(error.into()),
+        Err(TryLockError::WouldBlock) => Ok(Err(std::fs::read_to_string(&path)?)),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
