@@ -55,6 +55,7 @@ fn request(python: OsString) -> Request {
         options: Json::object(),
         umask: None,
         confined: false,
+        survives: false,
     };
     Request { program, hello, limits: Limits::default() }
 }

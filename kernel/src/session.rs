@@ -263,6 +263,7 @@ impl Session {
             options: self.config.options.clone(),
             umask: self.config.umask,
             confined: self.config.is_confined,
+            survives: false,
         };
         let request =
             Request { program: self.config.program.clone(), hello, limits: self.config.limits.clone() };

@@ -87,6 +87,13 @@ impl FrameDecoder {
         self.ready = true;
     }
 
+    /// The stream goes on as another one: what stood here of the last one never will be whole.
+    pub fn reset(&mut self) {
+        self.buffer.clear();
+        self.skip = 0;
+        self.unknown = 0;
+    }
+
     #[cfg(test)]
     fn capacity(&self) -> usize {
         self.buffer.capacity()

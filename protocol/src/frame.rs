@@ -331,6 +331,20 @@ pub struct Pong {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {}
 
+/// The worker has taken over a new frame socket: the first frame on it, and the only one that has the number 0.
+/// Whatever it sent before and nobody acknowledged ([`crate::page`]) follows, with the numbers it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Number of the last frame that it took from the kernel.
+    pub received: u64,
+    /// The latest request for code ([`Execute`], [`Comm`]) that it took; 0 when there was none. One with a higher number
+    /// has not reached it and never will, unless it is sent again.
+    pub execution: ExecutionNumber,
+    /// The question of running code ([`Call`]) that waits for its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<RequestNumber>,
+}
+
 /// What the worker has to say to the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
@@ -439,6 +453,7 @@ frames! {
     20 Done(Done) "done" ToKernel DISPLAY_FRAME_BYTES_MAX;
     21 Log(Log) "log" ToKernel PLAIN_FRAME_BYTES_MAX;
     22 Parked(Parked) "parked" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
+    23 Attached(Attached) "attached" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
 }
 
 impl Frame {
@@ -467,6 +482,7 @@ impl Frame {
             | Self::Ping(_)
             | Self::Pong(_)
             | Self::Parked(_)
+            | Self::Attached(_)
             | Self::Log(_) => None,
         }
     }

@@ -75,6 +75,10 @@ pub struct Hello {
     /// Whether the worker gives up its power over processes that are not its own.
     #[serde(default)]
     pub confined: bool,
+    /// Whether the session outlives its server: the worker keeps every frame until the shared page says that it was
+    /// recorded, and goes on when the socket is replaced.
+    #[serde(default)]
+    pub survives: bool,
 }
 
 /// The worker is ready to run code.

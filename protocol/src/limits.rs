@@ -38,6 +38,9 @@ pub const WORKER_QUEUE_BYTES_MAX: usize = 64 * MIB;
 
 /// Capacity asked for each of a worker's two output pipes.
 pub const OUTPUT_PIPE_BYTES: usize = MIB;
+/// The same of a worker that outlives its server. When the next one comes while the worker is blocked by a full pipe, it
+/// makes room by giving the pipe its full capacity: a user who is not root may not have more.
+pub const SURVIVING_PIPE_BYTES: usize = OUTPUT_PIPE_BYTES / 2;
 /// One stream event holds at most this much text.
 pub const STREAM_EVENT_BYTES_MAX: usize = 64 * KIB;
 /// Small writes are gathered for at most this long before they become one event.
@@ -109,6 +112,10 @@ pub const ZMTP_UNREAD_PONG_BYTES_MAX: usize = 64 * KIB;
 /// What the system buffers for one TCP peer. It reports room in thirds of this: with the usual 4 MiB a
 /// subscriber that reads 600 KB/s looked as if it had stopped for [`ZMTP_SUBSCRIBER_STALL_MS_MAX`].
 pub const ZMTP_SEND_BUFFER_BYTES: u32 = 256 * 1024;
+/// Messages of one ROUTER that are kept for peers that are not connected; the oldest go first.
+pub const ZMTP_MAILBOX_MESSAGES_MAX: usize = 1024;
+/// Bytes of these messages.
+pub const ZMTP_MAILBOX_BYTES_MAX: usize = 16 * MIB;
 /// One peer is written this much before others get their turn.
 pub const ZMTP_WRITE_TURN_BYTES: usize = MIB;
 
@@ -175,6 +182,104 @@ pub const POOL_ANSWER_MS_MAX: u64 = 5_000;
 pub const POOL_CONNECTIONS_MAX: usize = 4096;
 
 // --- Promises and journal -----------------------------------------------------------------------------------
+
+/// Writes that one commit takes together, at most.
+pub const COMMIT_WRITES_MAX: usize = 512;
+/// Bytes of events that one commit takes together, roughly: half of the smallest ballast must hold it.
+pub const COMMIT_BYTES_MAX: usize = MIB;
+/// Bytes of writes that wait for the writer; whoever records more waits.
+pub const WRITER_QUEUE_BYTES_MAX: usize = 64 * MIB;
+/// Bytes of messages of one session that wait for their records; then its worker is not heard.
+pub const EFFECTS_BYTES_MAX: usize = 8 * MIB;
+/// Events of a worker that are dealt with before their records are submitted together.
+pub const EVENTS_AT_ONCE_MAX: usize = 64;
+/// Size of the write-ahead log at which its content goes into the database when the writer has nothing else to do.
+pub const WAL_BYTES_IDLE_MAX: u64 = 4 * MIB as u64;
+/// Size of the write-ahead log at which that is done even if somebody waits for the next commit.
+pub const WAL_BYTES_MAX: u64 = 64 * MIB as u64;
+/// Databases up to this size are checked as a whole at the start; of larger ones what promises rest on.
+pub const CHECKED_WHOLE_BYTES_MAX: u64 = 64 * MIB as u64;
+/// After so many commits the writer sees, when it has nothing else to do, whether the log or the journal is too long.
+pub const TIDY_COMMITS: u32 = 64;
+/// The writer has nothing else to do when nothing was written for this long: what it does then takes longer than several
+/// commits, and a notebook that runs all its cells pauses for less.
+pub const CHORES_QUIET_MS: u64 = 250;
+/// After so many commits the journal is looked through for what is to be forgotten.
+pub const RETENTION_COMMITS: u32 = 4096;
+/// Events that one step of retention forgets, at most.
+pub const FORGOTTEN_AT_ONCE_MAX: usize = 1024;
+/// Executions that one step of retention looks at, at most.
+pub const RETENTION_SCAN_MAX: usize = 256;
+/// Payloads of events larger than this lie in files of their own.
+pub const PAYLOAD_INLINE_BYTES_MAX: usize = 64 * KIB;
+/// Space kept in reserve to settle what runs when the disk is full: of a store that serves one session.
+pub const BALLAST_BYTES: u64 = 4 * MIB as u64;
+/// Events of one session that are kept: the oldest settled executions lose theirs first.
+pub const SESSION_JOURNAL_BYTES_MAX: u64 = 1024 * MIB as u64;
+/// Events of one store that are kept.
+pub const STORE_JOURNAL_BYTES_MAX: u64 = 8 * 1024 * MIB as u64;
+/// Age at which events of settled executions are forgotten; their promises are kept.
+pub const JOURNAL_AGE_S_MAX: u64 = 30 * 24 * 3600;
+/// Events that one read of a journal returns, at most.
+pub const READ_EVENTS_MAX: usize = 1024;
+/// Bytes of events that one read of a journal returns, unless the first event alone is larger.
+pub const READ_BYTES_MAX: usize = 4 * MIB;
+/// The store's lock may be held by another program for this long before writes fail.
+pub const STORE_BUSY_MS_MAX: u64 = 5_000;
+/// How long a store that another process has is waited for: it may be about to end. A second server is refused within
+/// a second.
+pub const STORE_LOCK_WAIT_MS: u64 = 500;
+/// Failed commits in a row after which the store is only read.
+pub const STORE_FAILURES_MAX: u32 = 3;
+/// Connections that read one store at a time; further reads wait.
+pub const STORE_READERS_MAX: usize = 4;
+/// Below this much free space on its disk a store takes nothing new; with twice as much, and room for its ballast, it
+/// does again.
+pub const STORE_FREE_BYTES_MIN: u64 = BALLAST_BYTES;
+/// The disk is looked at when this much was written since the last look, and whenever something new begins.
+pub const STORE_LOOK_BYTES: usize = MIB;
+/// What may be recorded besides ends once the ballast is spent: the rest of it is for the ends.
+pub const NEED_BYTES_MAX: usize = (BALLAST_BYTES / 4) as usize;
+/// A group larger than this is always written by the writer's thread.
+pub const CLAIM_BYTES_MAX: usize = 16 * KIB;
+/// A group that comes sooner than this after a commit is written by the writer's thread, with what follows it.
+pub const CLAIM_PAUSE_MICROS: u64 = 30;
+/// When a commit took whoever submitted it longer than this, the disk is slow…
+pub const CLAIM_SLOW_MICROS: u64 = 2_000;
+/// …and for this long everything is written by the writer's thread.
+pub const CLAIM_SLOW_PAUSE_MS: u64 = 1_000;
+/// A write of another process is seen a moment after it was noticed: one looks again after these times.
+pub const LOOK_AGAIN_MS: [u64; 3] = [5, 50, 500];
+/// Stores of kernels that are kept: beyond these the oldest go whose sessions have ended.
+pub const KEPT_STORES_MAX: usize = 256;
+/// Age at which stores go whose sessions have ended.
+pub const KEPT_STORE_AGE_S_MAX: u64 = 30 * 24 * 3600;
+/// When a promise could not be settled at its deadline, the next attempt comes so much later.
+pub const DUE_AGAIN_MS: i64 = 1_000;
+/// How long a question waits for an answer, unless it says otherwise.
+pub const CALL_WAIT_MS: u64 = 3_600_000;
+/// Largest record of a request that waits or runs.
+pub const REQUEST_RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + MIB;
+
+// --- Sessions that outlive their server ---------------------------------------------------------------------
+
+/// Frames that a worker keeps until the kernel has recorded them; when they weigh more, the code waits.
+pub const UNACKNOWLEDGED_BYTES_MAX: usize = 64 * MIB;
+/// Longest time that workers go on without a server.
+pub const GRACE_S_MAX: u64 = 7 * 24 * 3600;
+/// Workers that one custodian holds.
+pub const CUSTODY_MAX: usize = 4096;
+/// What a custodian remembers of one worker beside its descriptors.
+pub const CUSTODY_NOTE_BYTES_MAX: usize = 32 * KIB;
+
+/// A worker that was taken over is given this long to come to its new socket before what it prints is given out without
+/// the frames that it sent meanwhile.
+pub const ATTACH_MS_MAX: u64 = 1_000;
+/// A worker that another server has just taken over is not given to a second one before this time, unless the first
+/// is gone.
+pub const CUSTODY_HANDOVER_MS_MAX: u64 = 500;
+/// Connections to a custodian that have not shown a secret.
+pub const CUSTODY_STRANGERS_MAX: usize = 32;
 
 /// Promises pending in one bridge.
 pub const PENDING_PROMISES_MAX: usize = 100_000;
@@ -245,6 +350,10 @@ const _: () = {
     assert!(LAST_LOOK_BYTES_MAX >= 2 * OUTPUT_PIPE_BYTES, "an end stands behind what both pipes hold");
     assert!(OUTPUT_TAIL_BYTES < OUTPUT_KEPT_BYTES_MAX);
     assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
+    assert!(2 * COMMIT_BYTES_MAX as u64 <= BALLAST_BYTES);
+    assert!(PAYLOAD_INLINE_BYTES_MAX < COMMIT_BYTES_MAX);
+    assert!(WAL_BYTES_IDLE_MAX < WAL_BYTES_MAX);
+    assert!(DISPLAY_FRAME_BYTES_MAX < UNACKNOWLEDGED_BYTES_MAX, "every frame must fit among those kept");
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);
     assert!(ZMTP_HALF_OPEN_MAX < ZMTP_PEERS_MAX);
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOX_BYTES_MAX, "every message must fit in an empty inbox");

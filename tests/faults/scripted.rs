@@ -138,6 +138,7 @@ fn hello() -> Hello {
         options: Json::object(),
         umask: None,
         confined: false,
+        survives: false,
     }
 }
 

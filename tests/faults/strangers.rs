@@ -163,6 +163,7 @@ fn request(program: &Path) -> Request {
         options: Json::object(),
         umask: None,
         confined: false,
+        survives: false,
     };
     let program = Program {
         path: program.to_owned(),

@@ -22,6 +22,7 @@ fn request(program: Program) -> Request {
         options: Json::object(),
         umask: None,
         confined: false,
+        survives: false,
     };
     Request { program, hello, limits: Limits::default() }
 }

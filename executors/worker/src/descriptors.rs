@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use cob_protocol::handshake::{FRAME_FD, IMAGE_FD, LIFELINE_FD, PAGE_FD};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -46,7 +46,7 @@ impl Role {
         if socket_type(standard(FRAME_FD)).is_ok_and(|kind| kind == SocketType::SEQPACKET) {
             let _ = take_over(IMAGE_FD);
             let _ = fcntl_setfd(standard(LIFELINE_FD), FdFlags::CLOEXEC);
-            return Ok(Self::Zygote(duplicate(take_over(FRAME_FD)?)?));
+            return Ok(Self::Zygote(lift(take_over(FRAME_FD)?)?));
         }
         Descriptors::take().map(Self::Worker)
     }
@@ -65,16 +65,33 @@ impl Descriptors {
         // host without lifelines has not opened it.
         let _ = fcntl_setfd(standard(LIFELINE_FD), FdFlags::CLOEXEC);
         Ok(Self {
-            socket: duplicate(take_over(FRAME_FD)?)?,
-            page: duplicate(take_over(PAGE_FD)?)?,
-            stdout: duplicate(standard(1))?,
-            stderr: duplicate(standard(2))?,
+            socket: lift(take_over(FRAME_FD)?)?,
+            page: lift(take_over(PAGE_FD)?)?,
+            stdout: lift(standard(1))?,
+            stderr: lift(standard(2))?,
         })
     }
 }
 
-fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
+/// A second handle, out of the user's way.
+pub(crate) fn lift(fd: impl AsFd) -> io::Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(fd, PRIVATE_FD_MIN)?)
+}
+
+/// Makes the number of `old` stand for what `new` stands for.
+pub(crate) fn put_in_place(new: &OwnedFd, old: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        // SAFETY: both are open, and no others: one is owned and the other borrowed. What `old` stood for is closed,
+        // and whoever owns the number goes on owning it.
+        let result = unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) {
+            return Err(error);
+        }
+    }
 }
 
 fn take_over(fd: RawFd) -> io::Result<OwnedFd> {

@@ -2,26 +2,39 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cob_protocol::codec::{CodecError, FrameDecoder};
-use cob_protocol::frame::{Envelope, Frame};
+use cob_protocol::frame::{Answer, Comm, Envelope, Execute, ExecutionNumber, Frame, RequestNumber};
 use cob_protocol::limits::{READ_AHEAD_BYTES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+
+use crate::link::Link;
+use crate::takeover::{Replacement, Reserve};
 
 /// The reading half of the frame socket.
 #[derive(Debug)]
 pub struct Inbox {
-    socket: Arc<OwnedFd>,
-    decoder: FrameDecoder,
-    scratch: Box<[u8]>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) decoder: FrameDecoder,
+    pub(crate) scratch: Box<[u8]>,
     /// Frames that came while running code waited for an answer.
     queue: VecDeque<Envelope>,
     queued_bytes: usize,
+    /// Whether `hello` was taken off the wire. Until then nobody knows if the socket may be replaced.
+    pub(crate) is_greeted: bool,
+    /// The latest request for code that was taken off the wire, be it that it only waits.
+    pub(crate) execution: ExecutionNumber,
+    /// The question of running code that has no answer yet.
+    pub(crate) awaited: Option<RequestNumber>,
+    /// What has come to take the place of the socket and does not yet stand there.
+    pub(crate) replacement: Option<Replacement>,
+    /// Whatever comes before a replacement is thrown away.
+    pub(crate) is_discarding: bool,
+    pub(crate) reserve: Reserve,
 }
 
 /// What a read brought.
@@ -33,18 +46,25 @@ pub enum Filled {
     Nothing,
     /// The host is gone.
     End,
+    /// Another host, and its socket.
+    Replaced,
 }
 
 impl Inbox {
-    /// Reads from `socket`.
-    #[must_use]
-    pub fn new(socket: Arc<OwnedFd>) -> Self {
+    /// Reads from the socket of `link`.
+    pub(crate) fn new(link: Arc<Link>) -> Self {
         Self {
-            socket,
+            link,
             decoder: FrameDecoder::of_worker(),
             scratch: vec![0; READ_AHEAD_BYTES_MAX].into_boxed_slice(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            is_greeted: false,
+            execution: 0,
+            awaited: None,
+            replacement: None,
+            is_discarding: false,
+            reserve: Reserve::none(),
         }
     }
 
@@ -70,7 +90,29 @@ impl Inbox {
     /// # Errors
     /// The host does not speak the protocol.
     pub fn next_arrived(&mut self) -> Result<Option<Envelope>, CodecError> {
-        self.decoder.next_frame()
+        let next = self.decoder.next_frame()?;
+        if let Some(envelope) = &next {
+            self.link.set_received(envelope.sequence);
+            self.note(&envelope.frame);
+        }
+        Ok(next)
+    }
+
+    /// Remembers what another host would have to know.
+    fn note(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Hello(_) => self.is_greeted = true,
+            Frame::Execute(Execute { execution, .. }) | Frame::Comm(Comm { execution, .. }) => {
+                self.execution = self.execution.max(*execution);
+            }
+            Frame::Answer(Answer { request, .. }) if self.awaited == Some(*request) => self.awaited = None,
+            _ => {}
+        }
+    }
+
+    /// Which question of running code waits for its answer.
+    pub(crate) fn await_answer(&mut self, request: Option<RequestNumber>) {
+        self.awaited = request;
     }
 
     /// Lets a frame wait for [`Inbox::take`].
@@ -104,36 +146,32 @@ impl Inbox {
         self.read(RecvFlags::DONTWAIT).unwrap_or(Filled::Nothing)
     }
 
-    /// Waits until something comes.
+    /// Waits until something comes. For a host that nobody replaces: the inbox stays locked meanwhile.
     ///
     /// # Errors
     /// `Interrupted` when a signal cut the wait short.
     pub fn fill_waiting(&mut self) -> io::Result<Filled> {
         match self.read(RecvFlags::empty())? {
-            Filled::Nothing => {
-                poll(&mut [PollFd::from_borrowed_fd(self.socket(), PollFlags::IN)], None)?;
-                Ok(Filled::Nothing)
-            }
+            Filled::Nothing if !self.link.wait_for(PollFlags::IN) => Err(Errno::INTR.into()),
             filled => Ok(filled),
         }
     }
 
-    fn read(&mut self, flags: RecvFlags) -> io::Result<Filled> {
-        match recv(self.socket.as_fd(), &mut self.scratch[..], flags) {
+    fn read(&mut self, flags: RecvFlags) -> Result<Filled, Errno> {
+        if self.link.survives() || !self.is_greeted {
+            return self.read_or_replace();
+        }
+        match recv(self.link.socket(), &mut self.scratch[..], flags) {
             Ok((0, _)) => Ok(Filled::End),
             Ok((count, _)) => {
                 self.decoder.push(self.scratch.get(..count).unwrap_or_default());
                 Ok(Filled::Some)
             }
             Err(Errno::AGAIN) => Ok(Filled::Nothing),
-            Err(Errno::INTR) => Err(Errno::INTR.into()),
+            Err(Errno::INTR) => Err(Errno::INTR),
             // A connection that is reset is as gone as one that was closed.
             Err(_) => Ok(Filled::End),
         }
-    }
-
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 
@@ -144,16 +182,22 @@ fn weight(envelope: &Envelope) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::AtomicU64;
+
     use cob_protocol::codec::encode;
     use cob_protocol::frame::{Ping, Shutdown};
+    use cob_protocol::page::{PAGE_WORDS, Page};
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
     use super::*;
 
+    static WORDS: [AtomicU64; PAGE_WORDS] = [const { AtomicU64::new(0) }; PAGE_WORDS];
+
     fn pair() -> (OwnedFd, Inbox) {
         let (host, worker) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        (host, Inbox::new(Arc::new(worker)))
+        (host, Inbox::new(Arc::new(Link::new(worker, Page::new(&WORDS)))))
     }
 
     fn ping(number: u64) -> Frame {

@@ -70,6 +70,8 @@ extern "C" fn on_interrupt(_signal: c_int, info: *mut libc::siginfo_t, _context:
         // SAFETY: `errno` is this thread's own; a handler must leave it as it was.
         let before = unsafe { *libc::__errno_location() };
         (gate.deliver)();
+        // Who is about to wait on the bell looks at signals first.
+        gate.page.ring();
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = before };
     } else {

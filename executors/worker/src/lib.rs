@@ -11,22 +11,31 @@
 //!
 //! Instead of being started, a worker can be forked off a [`zygote`]; from then on there is no difference.
 //!
+//! The server may die and another one come: then the [frame socket](link) is [replaced](takeover), and what the last
+//! one had not recorded, which was [kept](retained), is sent once more. The code notices nothing.
+//!
 //! **Invariant:** no lock is held where code of the user can run (a signal handler, another thread that got the
-//! interpreter), and no lock is waited for while the interpreter is held.
+//! interpreter), and no lock is waited for while the interpreter is held, unless its holder waits for nothing.
 
 mod confinement;
 pub mod descriptors;
 pub mod executor;
 pub mod inbox;
 pub mod interrupt;
+mod link;
+mod message;
+mod nudge;
 pub mod outbox;
 pub mod output;
 mod page;
 mod parents;
 pub mod process;
 pub mod rehearsal;
+mod retained;
 pub mod run;
 pub mod surroundings;
+mod surviving;
+mod takeover;
 mod turn;
 pub mod worker;
 pub mod zygote;

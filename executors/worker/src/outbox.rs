@@ -4,27 +4,25 @@
 //! that an interrupt takes it back. Sequence numbers and positions are taken in the order of the socket.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cob_protocol::codec::{CodecError, encode};
-use cob_protocol::frame::{
-    Call, ClearOutput, Comm, Display, Done, Failure, Frame, Mark, ResultValue, Stream, UpdateDisplay,
-};
-use rustix::event::{PollFd, PollFlags, poll};
+use cob_protocol::frame::Frame;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use thiserror::Error;
 
 use crate::executor::Interpreter;
+use crate::inbox::Inbox;
+use crate::link::Link;
+use crate::message::{Message, PIECES, place};
 use crate::output::{Output, write_last_words};
 use crate::process::{self, EXIT_IO, EXIT_QUIETLY};
+use crate::retained::Retained;
 use crate::turn::Turn;
-
-/// Pieces handed to the system at once.
-const PIECES: usize = 64;
 
 /// Something could not be sent or written.
 #[derive(Debug, Error)]
@@ -43,29 +41,43 @@ pub enum SendError<Interrupt> {
 /// The writing half of the frame socket.
 #[derive(Debug)]
 pub struct Outbox {
-    socket: Arc<OwnedFd>,
-    turn: Turn,
+    pub(crate) link: Arc<Link>,
+    /// A new socket comes by way of the old one.
+    pub(crate) inbox: Arc<Mutex<Inbox>>,
+    pub(crate) turn: Turn,
     sequence: AtomicU64,
-    received: AtomicU64,
+    /// Locked only by who has the turn, so nobody ever waits for it.
+    pub(crate) retained: Mutex<Retained>,
+}
+
+/// What became of an attempt to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// So many bytes are out.
+    Sent(usize),
+    /// It would block, or a signal came.
+    Blocked,
+    /// Nobody is at the other end.
+    Lost,
 }
 
 impl Outbox {
-    /// Writes to `socket`.
-    #[must_use]
-    pub fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, turn: Turn::default(), sequence: AtomicU64::new(0), received: AtomicU64::new(0) }
+    /// Writes to the socket of `link`. If the session outlives its server, frames of `bytes_max` together are kept.
+    pub(crate) fn new(link: Arc<Link>, inbox: Arc<Mutex<Inbox>>, bytes_max: usize) -> Self {
+        Self {
+            link,
+            inbox,
+            turn: Turn::default(),
+            sequence: AtomicU64::new(0),
+            retained: Mutex::new(Retained::new(bytes_max)),
+        }
     }
 
-    /// Remembers the number of a frame that came in; every frame out acknowledges it.
-    pub fn received(&self, sequence: u64) {
-        self.received.store(sequence, Ordering::Relaxed);
-    }
-
-    /// Sends a frame, with its place among the output. If the host is gone, the process ends here.
+    /// Sends a frame, with its place among the output. If the host is gone for good, the process ends here.
     ///
     /// # Errors
     /// [`SendError::Interrupted`] before anything was sent; [`SendError::Codec`] when the frame is too large.
-    pub fn send<I: Interpreter>(
+    pub(crate) fn send<I: Interpreter>(
         &self,
         interpreter: &I,
         output: &Output,
@@ -75,14 +87,18 @@ impl Outbox {
         if process::is_child() {
             return Ok(());
         }
+        if self.link.survives() {
+            return self.send_kept(interpreter, output, frame, payloads);
+        }
         // The usual case first, without letting the interpreter go: that would hand it to another thread.
         if let Some(held) = self.turn.try_take() {
-            let message = self.compose(output, &mut frame, payloads)?;
-            let sent = self.push(&message, 0, SendFlags::DONTWAIT);
+            let head = self.compose(output, &mut frame, payloads)?;
+            let message = Message { head: &head, payloads };
+            let sent = self.push_or_end(message, 0, SendFlags::DONTWAIT);
             if sent > 0 {
                 self.count();
                 if sent < message.bytes() {
-                    interpreter.unlocked(|| self.finish(&message, sent));
+                    interpreter.unlocked(|| self.finish(message, sent));
                 }
                 return Ok(());
             }
@@ -91,12 +107,12 @@ impl Outbox {
         loop {
             let sent = interpreter.unlocked(|| {
                 let _held = self.turn.take();
-                if !self.wait_writable() {
+                if !self.link.wait_for(PollFlags::OUT) {
                     return Ok::<_, CodecError>(false);
                 }
-                let message = self.compose(output, &mut frame, payloads)?;
+                let head = self.compose(output, &mut frame, payloads)?;
                 self.count();
-                self.finish(&message, 0);
+                self.finish(Message { head: &head, payloads }, 0);
                 Ok(true)
             })?;
             if sent {
@@ -106,140 +122,61 @@ impl Outbox {
         }
     }
 
-    fn compose<'a>(
+    /// The bytes of a frame before its payloads. It has the next number, but that is not used up yet.
+    pub(crate) fn compose(
         &self,
         output: &Output,
         frame: &mut Frame,
-        payloads: &'a [Bytes],
-    ) -> Result<Message<'a>, CodecError> {
+        payloads: &[Bytes],
+    ) -> Result<Bytes, CodecError> {
         place(frame, output);
-        let sequence = self.sequence.load(Ordering::Relaxed) + 1;
-        let head = encode(frame, payloads, sequence, self.received.load(Ordering::Relaxed))?;
-        Ok(Message { head, payloads })
+        encode(frame, payloads, self.sequence.load(Ordering::Relaxed) + 1, self.link.received())
     }
 
-    fn count(&self) {
-        self.sequence.fetch_add(1, Ordering::Relaxed);
+    /// The composed frame goes out: its number is used up.
+    pub(crate) fn count(&self) -> u64 {
+        let number = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        // Whoever takes this worker over lets nothing that is printed from here on overtake the frame.
+        self.link.page().set_sent(number);
+        number
     }
 
     /// Sends the rest of a message, however long the host takes.
-    fn finish(&self, message: &Message<'_>, mut sent: usize) {
+    fn finish(&self, message: Message<'_>, mut sent: usize) {
         while sent < message.bytes() {
-            match self.push(message, sent, SendFlags::empty()) {
-                0 => drop(self.wait_writable()),
+            match self.push_or_end(message, sent, SendFlags::empty()) {
+                0 => drop(self.link.wait_for(PollFlags::OUT)),
                 count => sent += count,
             }
         }
     }
 
     /// One attempt; 0 means that it would block or that a signal came.
-    fn push(&self, message: &Message<'_>, from: usize, flags: SendFlags) -> usize {
+    fn push_or_end(&self, message: Message<'_>, from: usize, flags: SendFlags) -> usize {
+        match self.push(message, from, flags) {
+            Pushed::Sent(count) => count,
+            Pushed::Blocked => 0,
+            Pushed::Lost => process::exit_now(EXIT_QUIETLY),
+        }
+    }
+
+    /// One attempt to write a message from its byte `from` on.
+    pub(crate) fn push(&self, message: Message<'_>, from: usize, flags: SendFlags) -> Pushed {
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let count = message.pieces(from, &mut pieces);
         let mut nothing = SendAncillaryBuffer::default();
-        match sendmsg(self.socket(), &pieces[..count], &mut nothing, flags | SendFlags::NOSIGNAL) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => process::exit_now(EXIT_QUIETLY),
+        match sendmsg(self.link.socket(), &pieces[..count], &mut nothing, flags | SendFlags::NOSIGNAL) {
+            Ok(sent) => Pushed::Sent(sent),
+            Err(Errno::AGAIN | Errno::INTR) => Pushed::Blocked,
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Pushed::Lost,
             // User code closed the socket (`os.closerange`), say: nobody will ever hear of anything again.
-            Err(error) => {
-                write_last_words(&format!("cob: the connection to the kernel failed: {error}\n"));
-                process::exit_now(EXIT_IO)
-            }
+            Err(error) => give_up(&error.into()),
         }
     }
-
-    /// Returns whether the wait came to its end; a signal cuts it short.
-    fn wait_writable(&self) -> bool {
-        poll(&mut [PollFd::from_borrowed_fd(self.socket(), PollFlags::OUT)], None).is_ok()
-    }
-
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
 }
 
-/// A frame in wire form.
-struct Message<'a> {
-    head: Bytes,
-    payloads: &'a [Bytes],
-}
-
-impl Message<'_> {
-    fn bytes(&self) -> usize {
-        self.head.len() + self.payloads.iter().map(Bytes::len).sum::<usize>()
-    }
-
-    /// Fills `pieces` with what follows the first `skip` bytes; returns how many there are.
-    fn pieces<'s>(&'s self, mut skip: usize, pieces: &mut [IoSlice<'s>; PIECES]) -> usize {
-        let mut count = 0;
-        for part in std::iter::once(&self.head).chain(self.payloads) {
-            match part.get(skip..) {
-                Some(rest) if !rest.is_empty() && count < PIECES => {
-                    pieces[count] = IoSlice::new(rest);
-                    count += 1;
-                    skip = 0;
-                }
-                _ => skip = skip.saturating_sub(part.len()),
-            }
-        }
-        count
-    }
-}
-
-/// Writes into `frame` where it stands among the output, if it is of a kind that has a place.
-fn place(frame: &mut Frame, output: &Output) {
-    match frame {
-        Frame::Comm(Comm { at, .. })
-        | Frame::Call(Call { at, .. })
-        | Frame::Mark(Mark { at, .. })
-        | Frame::Stream(Stream { at, .. })
-        | Frame::Display(Display { at, .. })
-        | Frame::UpdateDisplay(UpdateDisplay(Display { at, .. }))
-        | Frame::ClearOutput(ClearOutput { at, .. })
-        | Frame::Error(Failure { at, .. })
-        | Frame::Result(ResultValue { display: Display { at, .. }, .. })
-        | Frame::Done(Done { at, .. }) => *at = output.position(),
-        Frame::Hello(_)
-        | Frame::Ready(_)
-        | Frame::Execute(_)
-        | Frame::Complete(_)
-        | Frame::Inspect(_)
-        | Frame::IsComplete(_)
-        | Frame::Answer(_)
-        | Frame::Shutdown(_)
-        | Frame::Ping(_)
-        | Frame::Pong(_)
-        | Frame::Parked(_)
-        | Frame::Log(_) => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn joined(message: &Message<'_>, skip: usize) -> Vec<u8> {
-        let mut pieces = [IoSlice::new(&[]); PIECES];
-        let count = message.pieces(skip, &mut pieces);
-        pieces[..count].iter().flat_map(|piece| piece.to_vec()).collect()
-    }
-
-    #[test]
-    fn pieces_continue_anywhere_in_a_message() {
-        let payloads = [Bytes::from("cd"), Bytes::new(), Bytes::from("efg")];
-        let message = Message { head: Bytes::from("ab"), payloads: &payloads };
-        for skip in 0..7 {
-            assert_eq!(joined(&message, skip), b"abcdefg"[skip..].to_vec(), "from {skip}");
-        }
-    }
-
-    #[test]
-    fn many_payloads_go_out_in_several_turns() {
-        let payloads = vec![Bytes::from("x"); 3 * PIECES];
-        let message = Message { head: Bytes::from("h"), payloads: &payloads };
-        assert_eq!(joined(&message, 0).len(), PIECES);
-        assert_eq!(joined(&message, PIECES).len(), PIECES);
-        assert_eq!(joined(&message, message.bytes() - 1).len(), 1);
-    }
+/// The connection cannot be used, and nobody is at fault who could be told.
+pub(crate) fn give_up(error: &io::Error) -> ! {
+    write_last_words(&format!("cob: the connection to the kernel failed: {error}\n"));
+    process::exit_now(EXIT_IO)
 }

@@ -23,6 +23,7 @@ pub fn hello() {
         options: Json::object(),
         umask: None,
         confined: false,
+        survives: false,
     };
     let Ok(head) = encode(&hello.into(), &[ENVIRONMENT], 1, 0) else { return };
     let mut decoder = FrameDecoder::of_worker();

@@ -56,6 +56,9 @@ fn shake_hands<I: Interpreter, E: Executor>(
             "the kernel speaks other versions of the frame protocol than this worker: {error}"
         ))
     })?;
+    if hello.survives {
+        worker.survive();
+    }
     let confinement = if hello.confined { confinement::enter() } else { Vec::new() };
     let surroundings = Surroundings::enter(&hello, &payloads).map_err(Ending::Unusable)?;
     let introduction = executor.start(&hello, &surroundings).map_err(Ending::Unusable)?;
@@ -82,6 +85,9 @@ fn wait_for_hello<I: Interpreter>(worker: &Worker, interpreter: &I) -> Result<(H
             }
             None => {}
         }
+        if worker.catch_up(interpreter) {
+            let _ = interpreter.signals();
+        }
         if fill(worker, interpreter) == Filled::End {
             return Err(Ending::HostGone);
         }
@@ -90,7 +96,10 @@ fn wait_for_hello<I: Interpreter>(worker: &Worker, interpreter: &I) -> Result<(H
 
 /// Blocks until something comes. Nothing runs, so whatever a signal raises is meant for nobody.
 fn fill<I: Interpreter>(worker: &Worker, interpreter: &I) -> Filled {
-    match interpreter.unlocked(|| worker.inbox().fill_waiting()) {
+    let waiting = worker.waiting();
+    let filled = interpreter.unlocked(|| worker.fill_waiting());
+    drop(waiting);
+    match filled {
         Ok(filled) => filled,
         Err(error) => {
             debug_assert_eq!(error.kind(), io::ErrorKind::Interrupted);
@@ -114,7 +123,15 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
             if let Some(envelope) = self.worker.accept(next) {
                 return Some(envelope);
             }
-            let filled = if self.executor.idle(self.worker.socket()) {
+            if self.worker.catch_up(self.interpreter) {
+                let _ = self.interpreter.signals();
+                continue;
+            }
+            let is_filled = {
+                let _waiting = self.worker.waiting();
+                self.executor.idle(self.worker.socket())
+            };
+            let filled = if is_filled {
                 leave_if_child();
                 self.worker.inbox().fill()
             } else {

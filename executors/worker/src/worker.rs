@@ -1,7 +1,7 @@
 //! What running code can do in a worker: print, send frames, ask the host.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -12,14 +12,15 @@ use cob_protocol::frame::{
     Answer, Call, Envelope, ExecutionNumber, Frame, Log, Mark, Outcome, Ping, Pong, Stream, StreamName,
 };
 use cob_protocol::json::Json;
-use cob_protocol::limits::STREAM_EVENT_BYTES_MAX;
-use cob_protocol::page::Page;
+use cob_protocol::limits::{STREAM_EVENT_BYTES_MAX, UNACKNOWLEDGED_BYTES_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::descriptors::Descriptors;
 use crate::executor::Interpreter;
 use crate::inbox::{Filled, Inbox};
 use crate::interrupt;
+use crate::link::Link;
+use crate::nudge::Waiting;
 use crate::outbox::{Outbox, SendError};
 use crate::output::{self, Output};
 use crate::page;
@@ -29,12 +30,12 @@ use crate::process::{self, EXIT_PROTOCOL, EXIT_QUIETLY, HeldSignals};
 /// The one worker of this process.
 #[derive(Debug)]
 pub struct Worker {
-    socket: Arc<OwnedFd>,
-    page: Page<'static>,
+    link: Arc<Link>,
     output: Output,
     outbox: Outbox,
-    /// Locked only by the main thread, and never while code of the user can run.
-    inbox: Mutex<Inbox>,
+    /// Never locked while code of the user can run. Others than the main thread lock it only to get hold of a new
+    /// socket, and wait for nothing meanwhile.
+    inbox: Arc<Mutex<Inbox>>,
     parents: Parents,
     running: AtomicU64,
     requests: AtomicU64,
@@ -48,18 +49,26 @@ impl Worker {
     /// # Errors
     /// When the shared page cannot be mapped or the system refuses a hook.
     pub fn new(descriptors: Descriptors, deliver: fn()) -> io::Result<Self> {
+        Self::keeping(descriptors, deliver, UNACKNOWLEDGED_BYTES_MAX)
+    }
+
+    /// A worker that keeps no more than `bytes_max` of frames that the kernel has not recorded.
+    ///
+    /// # Errors
+    /// See [`Worker::new`].
+    pub fn keeping(descriptors: Descriptors, deliver: fn(), bytes_max: usize) -> io::Result<Self> {
         let Descriptors { socket, page: memory, stdout, stderr } = descriptors;
         let page = page::map(memory)?;
         process::watch_forks([socket.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()])?;
         interrupt::set_up(page, deliver);
         interrupt::install()?;
-        let socket = Arc::new(socket);
+        let link = Arc::new(Link::new(socket, page));
+        let inbox = Arc::new(Mutex::new(Inbox::new(Arc::clone(&link))));
         Ok(Self {
-            page,
             output: Output::new(page, stdout, stderr),
-            outbox: Outbox::new(Arc::clone(&socket)),
-            inbox: Mutex::new(Inbox::new(Arc::clone(&socket))),
-            socket,
+            outbox: Outbox::new(Arc::clone(&link), Arc::clone(&inbox), bytes_max),
+            inbox,
+            link,
             parents: Parents::default(),
             running: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -82,7 +91,7 @@ impl Worker {
     /// Sends a frame, with its place among the output.
     ///
     /// # Errors
-    /// See [`Outbox::send`].
+    /// [`SendError::Interrupted`] before anything was sent; [`SendError::Codec`] when the frame is too large.
     pub fn send<I: Interpreter>(
         &self,
         interpreter: &I,
@@ -125,7 +134,7 @@ impl Worker {
     /// What the running code writes goes to the pipe, everything else in a frame that names its execution.
     ///
     /// # Errors
-    /// See [`Output::write`] and [`Outbox::send`].
+    /// See [`Output::write`] and [`Worker::send`].
     pub fn print<I: Interpreter>(
         &self,
         interpreter: &I,
@@ -186,7 +195,19 @@ impl Worker {
         }
         let request = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let call = Call { request, execution, kind, arguments, at: Default::default() };
-        self.send(interpreter, call, &[])?;
+        // Before it is sent: a kernel that comes in between would take it for given up.
+        self.inbox().await_answer(Some(request));
+        let outcome =
+            self.send(interpreter, call, &[]).and_then(|()| self.wait_for_answer(interpreter, request));
+        self.inbox().await_answer(None);
+        outcome
+    }
+
+    fn wait_for_answer<I: Interpreter>(
+        &self,
+        interpreter: &I,
+        request: u64,
+    ) -> Result<Outcome, SendError<I::Interrupt>> {
         loop {
             if let Some(outcome) = self.take_answer(interpreter, request) {
                 return Ok(outcome);
@@ -238,27 +259,52 @@ impl Worker {
         self.accept(next)
     }
 
-    /// Counts a frame that came in; a host that talks nonsense ends the process.
+    /// What came in; a host that talks nonsense ends the process.
     pub(crate) fn accept(&self, next: Result<Option<Envelope>, CodecError>) -> Option<Envelope> {
-        match next {
-            Ok(envelope) => {
-                if let Some(envelope) = &envelope {
-                    self.outbox.received(envelope.sequence);
-                }
-                envelope
-            }
-            Err(error) => {
-                output::write_last_words(&format!("cob: the kernel sent what cannot be read: {error}\n"));
-                process::exit_now(EXIT_PROTOCOL)
-            }
+        next.unwrap_or_else(|error| {
+            output::write_last_words(&format!("cob: the kernel sent what cannot be read: {error}\n"));
+            process::exit_now(EXIT_PROTOCOL)
+        })
+    }
+
+    /// The session outlives its server from now on.
+    pub(crate) fn survive(&self) {
+        self.inbox().reserve.fill();
+        self.link.survive();
+    }
+
+    /// Gives a new kernel what the one before has not recorded, if there is a new one. Whether a signal came before
+    /// all was done.
+    pub(crate) fn catch_up<I: Interpreter>(&self, interpreter: &I) -> bool {
+        self.link.is_behind() && !interpreter.unlocked(|| self.outbox.catch_up())
+    }
+
+    /// Blocks until something comes.
+    ///
+    /// # Errors
+    /// `Interrupted` when a signal cut the wait short.
+    pub(crate) fn fill_waiting(&self) -> io::Result<Filled> {
+        if !self.link.survives() {
+            return self.inbox().fill_waiting();
         }
+        // Unlocked: another thread may find the new socket first.
+        if !self.link.wait_for(PollFlags::IN) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(self.inbox().fill())
     }
 
     fn wait_for_bytes<I: Interpreter>(&self, interpreter: &I) -> Result<(), I::Interrupt> {
+        if self.catch_up(interpreter) {
+            return interpreter.signals();
+        }
         // From here to the wait no signal gets lost: it is either seen now or ends the wait.
         let held = HeldSignals::hold();
         interpreter.signals()?;
-        if interpreter.unlocked(|| held.readable(self.socket())).is_err() {
+        let waiting = self.waiting();
+        let readable = interpreter.unlocked(|| held.readable(self.socket()));
+        drop(waiting);
+        if readable.is_err() {
             drop(held);
             return interpreter.signals();
         }
@@ -276,30 +322,38 @@ impl Worker {
     pub(crate) fn begin(&self, execution: ExecutionNumber, parent: Json) {
         self.parents.remember(execution, parent);
         self.running.store(execution, Ordering::Relaxed);
-        self.page.set_running(execution);
+        self.link.page().set_running(execution);
         interrupt::set_current(execution);
     }
 
     pub(crate) fn end(&self) {
         interrupt::set_current(0);
-        self.page.set_running(0);
+        self.link.page().set_running(0);
         self.running.store(0, Ordering::Relaxed);
     }
 
     /// Whether `execution` was told to stop, be it before it began.
     pub(crate) fn is_interrupted(&self, execution: ExecutionNumber) -> bool {
-        self.page.interrupt_target() == execution
+        self.link.page().interrupt_target() == execution
     }
 
     pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The main thread is about to wait for the socket.
+    pub(crate) fn waiting(&self) -> Waiting<'_> {
+        self.link.waiting()
+    }
+
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.link.socket()
     }
 
     fn host_is_gone(&self) -> bool {
+        if self.link.survives() {
+            return self.inbox().is_at_end();
+        }
         let mut socket = [PollFd::from_borrowed_fd(self.socket(), PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut socket, Some(&now)).is_ok_and(|count| count > 0)

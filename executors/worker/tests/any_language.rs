@@ -144,6 +144,7 @@ fn converse(mut host: Host) {
             options: Json::object(),
             umask: None,
             confined: false,
+            survives: false,
         },
         &[],
     );

@@ -220,6 +220,21 @@ proptest! {
 }
 
 #[test]
+fn a_frame_that_was_cut_short_is_forgotten_with_its_stream() {
+    let (frame, payloads) = execute("x = 1");
+    let whole = wire(&frame, &payloads, 1);
+    let unknown = [0, 0, 0, 9, 250, 0];
+    for cut in [&whole[..3], &whole[..whole.len() - 1], &unknown[..]] {
+        let mut decoder = decoder();
+        decoder.push(cut);
+        assert!(decoder.next_frame().unwrap().is_none());
+        decoder.reset();
+        decoder.push(&whole);
+        assert_eq!(decoder.next_frame().unwrap().unwrap().frame, frame);
+    }
+}
+
+#[test]
 fn the_table_is_its_own_inverse() {
     for kind in Kind::ALL {
         assert_eq!(Kind::from_byte(*kind as u8), Some(*kind));

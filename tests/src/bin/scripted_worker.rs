@@ -91,6 +91,7 @@ impl Worker {
                         options: Json::object(),
                         umask: None,
                         confined: false,
+                        survives: false,
                     },
                     b"",
                 );

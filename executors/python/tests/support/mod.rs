@@ -5,6 +5,7 @@
 pub mod events;
 pub mod process;
 pub mod start;
+pub mod takeover;
 pub mod zygote;
 
 use std::cell::Cell;
@@ -17,7 +18,8 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use cob_protocol::codec::{FrameDecoder, encode};
 use cob_protocol::frame::{
-    Answer, Comm, Envelope, Execute, ExecutionNumber, Frame, Outcome, Position, Shutdown, StreamName,
+    Answer, Attached, Comm, Envelope, Execute, ExecutionNumber, Frame, Outcome, Position, Shutdown,
+    StreamName,
 };
 use cob_protocol::handshake::{FRAME_FD, Hello, PAGE_FD, Ready, VERSIONS};
 use cob_protocol::json::Json;
@@ -62,6 +64,8 @@ pub struct Host {
     scratch: Vec<u8>,
     ended: bool,
     is_interrupting: Cell<bool>,
+    /// What the worker said first after its socket was replaced.
+    pub attached: Option<Attached>,
 }
 
 struct Pipe {
@@ -115,6 +119,7 @@ impl Host {
             received: 0,
             executions: 0,
             is_interrupting: Cell::new(false),
+            attached: None,
             scratch: vec![0; 1 << 16],
             ended: false,
         }
@@ -157,13 +162,21 @@ impl Host {
     }
 
     pub fn hello_with(&mut self, payloads: &[Bytes], umask: Option<u32>) {
-        let hello = Hello {
+        self.greet(Hello { umask, ..Self::greeting() }, payloads);
+    }
+
+    pub fn greeting() -> Hello {
+        Hello {
             versions: VERSIONS,
             session: "test".to_owned(),
             options: Json::object(),
-            umask,
+            umask: None,
             confined: false,
-        };
+            survives: false,
+        }
+    }
+
+    pub fn greet(&mut self, hello: Hello, payloads: &[Bytes]) {
         self.send(hello, payloads);
         self.decoder.handshake_done();
     }
@@ -287,14 +300,19 @@ impl Host {
             if self.ended {
                 return Event::End;
             }
-            self.wait();
-            for pipe in &mut self.pipes {
-                pipe.read(self.page, usize::MAX);
-            }
-            // After the pipes: a mark is sent before the text that follows it is written.
-            self.receive();
-            self.order();
+            self.look();
         }
+    }
+
+    /// Waits for something, and takes it in.
+    fn look(&mut self) {
+        self.wait();
+        for pipe in &mut self.pipes {
+            pipe.read(self.page, usize::MAX);
+        }
+        // After the pipes: a mark is sent before the text that follows it is written.
+        self.receive();
+        self.order();
     }
 
     fn wait(&self) {
@@ -322,6 +340,14 @@ impl Host {
             }
         }
         while let Some(envelope) = self.decoder.next_frame().expect("a frame") {
+            if let Frame::Attached(attached) = envelope.frame {
+                assert_eq!(envelope.sequence, 0);
+                self.attached = Some(attached);
+                continue;
+            }
+            if self.attached.is_some() && envelope.sequence <= self.received {
+                continue; // it came over the socket before
+            }
             assert_eq!(envelope.sequence, self.received + 1, "frames are numbered without a gap");
             self.received = envelope.sequence;
             // That it waits to be greeted is for a host which keeps it waiting.
