@@ -307,6 +307,28 @@ async fn dropping_a_socket_closes_its_peers() {
 }
 
 #[tokio::test]
+async fn who_comes_back_under_its_identity_finds_what_was_kept_for_it_and_nobody_elses() {
+    let router = Router::bind(&loopback()).await.expect("bound");
+    let sender = router.sender();
+    for (identity, text) in [("mine", "one"), ("theirs", "other"), ("mine", "two")] {
+        let identity = Bytes::copy_from_slice(identity.as_bytes());
+        sender.send_or_keep(&identity, &[part(text)], Lane::Data).expect("kept");
+    }
+    let ours = Bytes::from_static(&[0, 1, 2]);
+    assert_eq!(sender.send_or_keep(&ours, &[part("x")], Lane::Data), Err(SendError::NoPeer));
+    for expected in [&["one", "two", "three"][..], &["three"]] {
+        let mut peer = Raw::ready(router.endpoint(), SocketType::Dealer, b"mine").await;
+        while sender.send(b"mine", &[part("three")], Lane::Data).is_err() {
+            tokio::task::yield_now().await;
+        }
+        sender.flush();
+        for text in expected {
+            assert_eq!(peer.next_message().await, Some(vec![part(text)]));
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_ipc_socket_leaves_no_file_behind() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("shell");

@@ -246,7 +246,7 @@ impl NotebookOutlet {
             Channel::Iopub => return self.publish(message),
         };
         let msg_type = message.msg_type;
-        if let Err(error) = sender.send(identity, &self.writer.write(message), Lane::Data) {
+        if let Err(error) = sender.send_or_keep(identity, &self.writer.write(message), Lane::Data) {
             tracing::debug!(channel = channel.as_str(), msg_type, %error, "reply not delivered");
         }
         sender.flush();

@@ -29,6 +29,7 @@ mod heartbeat;
 mod inbox;
 mod limits;
 mod listener;
+mod mailbox;
 mod outbox;
 mod pace;
 mod peer;

@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::fault::Fault;
 use super::inbox::{Inbox, Inlet, inbox};
 use super::limits::Limits;
+use super::mailbox::Mailbox;
 use super::outbox::Lane;
 use super::peer::{Peer, PeerId, SendError};
 use super::shared::Shared;
@@ -109,6 +110,21 @@ impl RouterSender {
         peer.ok_or(SendError::NoPeer)?.enqueue(&Encoded::message(message), lane)
     }
 
+    /// As [`RouterSender::send`]; for a peer that is not connected the message is kept until it comes back under its
+    /// identity, for as long as there is room.
+    ///
+    /// # Errors
+    /// [`SendError::NoPeer`] when nobody can come back under that identity, since it was ours; [`SendError::Full`].
+    pub fn send_or_keep(&self, identity: &Bytes, message: &[Bytes], lane: Lane) -> Result<(), SendError> {
+        match self.send(identity, message, lane) {
+            Err(SendError::NoPeer) if identity.first().is_some_and(|byte| *byte != 0) => {
+                self.routes.mailbox.keep(identity.clone(), Encoded::message(message), lane);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
     /// Writes what is queued, as far as the sockets take it now; the connections finish the rest.
     pub fn flush(&self) {
         self.shared.flush();
@@ -125,6 +141,7 @@ impl RouterSender {
 #[derive(Debug, Default)]
 struct Routes {
     peers: DashMap<Bytes, Arc<Peer>>,
+    mailbox: Mailbox,
     generated: AtomicU64,
     secret: RandomState,
 }
@@ -162,6 +179,14 @@ impl Pattern for Routing {
     fn joined(&self, peer: &Arc<Peer>) {
         if let Some(former) = self.routes.peers.insert(peer.identity.clone(), Arc::clone(peer)) {
             former.close(Fault::TakenOver);
+        }
+        let kept = self.routes.mailbox.take(&peer.identity);
+        if !kept.is_empty() {
+            for (message, lane) in kept {
+                // A peer that has just come has room for what the mailbox held.
+                let _ = peer.enqueue(&message, lane);
+            }
+            peer.flush();
         }
     }
 
