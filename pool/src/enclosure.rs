@@ -172,9 +172,26 @@ pub async fn cleared() {
 }
 
 impl Enclosure {
+    /// What another process needs to go on with it.
+    pub(crate) fn keep(&self) -> limits::Kept {
+        match self {
+            Self::Local(local) => local.limits.keep(),
+            Self::Open | Self::Elsewhere(_) => limits::Kept::default(),
+        }
+    }
+
+    /// That of a worker which another process had before; its `tree` is ended with it.
+    pub(crate) fn found(kept: limits::Kept, tree: Tree) -> Self {
+        Self::Local(Box::new(Local::of(limits::Enclosure::found(kept), Some(tree), None)))
+    }
+
     /// Writes down that process `owner` has the worker, so that no server after this one takes it for left behind.
     pub(crate) fn lend_to(&self, owner: u32) {
-        let Self::Local(local) = self else { return };
+        let local = match self {
+            Self::Open => return,
+            Self::Local(local) => local,
+            Self::Elsewhere(elsewhere) => return elsewhere.lend_to(owner),
+        };
         if let Some(Err(error)) = local.limits.group().map(|group| group.lend_to(owner)) {
             tracing::warn!(owner, %error, "the worker will not outlive the next server");
         }

@@ -41,6 +41,9 @@ pub enum ReadError {
     /// The worker does not keep to the protocol.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// It sends a frame at a time that is not for it.
+    #[error("{0}")]
+    Order(&'static str),
     /// The socket failed.
     #[error("the worker's socket failed: {0}")]
     Io(#[from] io::Error),

@@ -11,6 +11,7 @@ use cob_protocol::codec::{CodecError, encode, stamp};
 use cob_protocol::frame::Frame;
 use cob_protocol::limits::WORKER_QUEUE_BYTES_MAX;
 use thiserror::Error;
+use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 
 /// Which queue a frame waits in.
@@ -48,6 +49,8 @@ pub struct FrameWriter {
     queued_bytes: usize,
     sequence: u64,
     acknowledged: u64,
+    /// Whether nobody is known to be at the other end yet.
+    is_held: bool,
 }
 
 impl FrameWriter {
@@ -62,7 +65,23 @@ impl FrameWriter {
             queued_bytes: 0,
             sequence: 0,
             acknowledged: 0,
+            is_held: false,
         }
+    }
+
+    /// One that keeps everything until [`FrameWriter::go_on`].
+    pub(crate) fn held(socket: OwnedWriteHalf) -> Self {
+        Self { is_held: true, ..Self::new(socket) }
+    }
+
+    /// The worker listens, and has had frames up to `sequence` from somebody before us.
+    pub(crate) fn go_on(&mut self, sequence: u64) {
+        self.sequence = sequence;
+        self.is_held = false;
+    }
+
+    pub(crate) fn socket(&self) -> &UnixStream {
+        self.socket.as_ref()
     }
 
     /// Puts a frame into its lane; [`FrameWriter::flush`] sends it.
@@ -91,7 +110,7 @@ impl FrameWriter {
     /// Whether something waits.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        !(self.wire.is_empty() && self.control.is_empty() && self.data.is_empty())
+        !(self.is_held || self.wire.is_empty() && self.control.is_empty() && self.data.is_empty())
     }
 
     /// Writes what the socket takes, without waiting.
@@ -100,7 +119,7 @@ impl FrameWriter {
     /// When the socket failed; the worker is gone then, and its end will be noticed elsewhere.
     pub fn flush(&mut self) -> io::Result<()> {
         loop {
-            if self.wire.is_empty() && !self.stage() {
+            if self.is_held || self.wire.is_empty() && !self.stage() {
                 return Ok(());
             }
             let pieces: Vec<IoSlice<'_>> =
@@ -159,12 +178,10 @@ impl FrameWriter {
 
 #[cfg(test)]
 mod tests {
-    use cob_protocol::frame::{Envelope, Execute, Kind, Ping};
-    use cob_protocol::json::Json;
-    use tokio::net::UnixStream;
-
     use super::*;
     use crate::FrameReader;
+    use cob_protocol::frame::{Envelope, Execute, Kind, Ping};
+    use cob_protocol::json::Json;
 
     fn execute(execution: u64) -> Frame {
         Execute {

@@ -14,8 +14,8 @@ use crate::limits::Cgroups;
 use crate::parked::Parked;
 use crate::slots::{Origin, Refusal, SlotId, ZygoteId};
 use crate::spawn::Program;
+use crate::start_error::StartError;
 use crate::usage::MemorySample;
-use crate::worker::StartError;
 use crate::zygote::{Failed, Zygote, ZygoteEvent};
 
 /// What happened to a zygote or a worker.

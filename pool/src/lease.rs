@@ -9,7 +9,8 @@ use thiserror::Error;
 use crate::parked::{Parked, Surroundings};
 use crate::slots;
 use crate::spawn::Program;
-use crate::worker::{StartError, Worker};
+use crate::start_error::StartError;
+use crate::worker::Worker;
 
 /// A worker that a session needs.
 #[derive(Clone, Debug)]

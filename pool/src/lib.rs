@@ -4,6 +4,7 @@
 //! talks to clients and keeps nothing: what a worker says goes out of [`Worker::next`] and is forgotten.
 
 mod breaker;
+mod custody;
 mod drain;
 mod enclosure;
 mod environment;
@@ -27,6 +28,9 @@ mod share;
 mod signals;
 mod slots;
 mod spawn;
+mod staging;
+mod start_error;
+mod survival;
 mod tree;
 pub mod usage;
 mod watch;
@@ -34,6 +38,7 @@ mod worker;
 mod workers;
 mod zygote;
 
+pub use custody::{Custodian, CustodyError, Deposit, Progress, Taken, custodian_main, take_over};
 pub use enclosure::cleared;
 pub use exit::Exit;
 pub use frame_reader::{FrameReader, ReadError};
@@ -43,7 +48,8 @@ pub use open_files::raise_open_files;
 pub use pool::{Pool, PoolConfig, Warmth};
 pub use share::{InfoError, ListenError, Listener, SharedPool, private_folder};
 pub use spawn::Program;
+pub use start_error::StartError;
 pub use tree::TreeError;
 pub use watch::exit_of;
-pub use worker::{StartError, Worker, WorkerEvent};
+pub use worker::{Worker, WorkerEvent};
 pub use workers::Workers;

@@ -5,7 +5,7 @@
 //! The parent is this process or a zygote, which writes down what it sees ([`Status`]).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::exit::Exit;
 use crate::limits::cpu_ms;
 use crate::readiness::watch;
-use crate::signals::{reaped_exit, signal_group};
+use crate::signals::{reaped_exit, signal_group, unreaped_exit};
 
 /// A deadline that is seen this much too late: we were stopped ourselves, and judge nobody by it.
 const LATE: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub(crate) enum Parent {
     Us(Child),
     /// A zygote, which writes [`Status`] records into a pipe.
     Zygote(OwnedFd),
+    /// Nobody of ours: a server that is gone was.
+    Stranger,
 }
 
 impl Process {
@@ -84,7 +86,7 @@ enum Watched {
         changes: Signals,
     },
     Zygote(AsyncFd<OwnedFd>),
-    /// A zygote that went away before it could say how its worker ended.
+    /// Who reaps it says nothing: a zygote that went away before it could, or a stranger. The system may.
     Silent,
 }
 
@@ -102,6 +104,7 @@ impl Life {
         let parent = match parent {
             Parent::Us(child) => Watched::Us { child, changes: signal(SignalKind::child())? },
             Parent::Zygote(status) => Watched::Zygote(watch(status)?),
+            Parent::Stranger => Watched::Silent,
         };
         let pidfd = watch(pidfd)?;
         Ok(Self { pid, pidfd, parent, stage: Stage::Alive, stopped: None, stalled: None, cpu_ms: None })
@@ -125,6 +128,15 @@ impl Life {
         let process = Process { pid: self.pid, pidfd: self.pidfd.get_ref().try_clone()?, parent };
         self.stage = Stage::Known(Exit::Unknown);
         Ok(process)
+    }
+
+    /// The process itself, and the pipe its zygote writes into, for somebody who keeps both.
+    pub(crate) fn descriptors(&self) -> (BorrowedFd<'_>, Option<BorrowedFd<'_>>) {
+        let status = match &self.parent {
+            Watched::Zygote(status) => Some(status.get_ref().as_fd()),
+            Watched::Us { .. } | Watched::Silent => None,
+        };
+        (self.pidfd.get_ref().as_fd(), status)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -158,10 +170,22 @@ impl Life {
             (Stage::Alive, stopped) => stopped.map(|(_, at)| at),
         };
         let is_alive = matches!(self.stage, Stage::Alive);
+        // When it is reaped, its descriptor says once more that something is new.
+        let is_reaped_elsewhere = matches!(self.parent, Watched::Silent);
         tokio::select! {
             biased;
-            ended = self.pidfd.readable(), if is_alive => {
-                ended?.retain_ready();
+            ended = self.pidfd.readable(), if is_alive || is_reaped_elsewhere => {
+                let mut ended = ended?;
+                let is_reaped = ended.ready().is_read_closed();
+                ended.clear_ready();
+                if !is_alive {
+                    self.look()?;
+                    if is_reaped {
+                        // The system does not know any more either.
+                        self.know(Exit::Unknown);
+                    }
+                    return Ok(());
+                }
                 let patience = Duration::from_millis(LAST_WORDS_MS_MAX);
                 self.stage = Stage::Ended(Instant::now() + patience);
             }
@@ -197,10 +221,15 @@ impl Life {
                     }
                 } else if let Some(exit) = reaped_exit(self.pidfd.as_fd()) {
                     self.know(exit);
+                } else if let Watched::Silent = self.parent
+                    && let Some((exit, cpu)) = unreaped_exit(self.pidfd.as_fd(), self.pid())
+                {
+                    self.cpu_ms = cpu;
+                    self.know(exit);
                 }
                 // Somebody else (a debugger) may hold on to it, or its parent is gone.
                 if let Stage::Ended(_) = self.stage
-                    && (now >= patience || matches!(self.parent, Watched::Silent))
+                    && now >= patience
                 {
                     self.know(Exit::Unknown);
                 }

@@ -16,7 +16,7 @@ use crate::readiness::watch_for;
 use crate::scratch;
 
 /// Descriptors beside one packet.
-const DESCRIPTORS_MAX: usize = 8;
+const DESCRIPTORS_MAX: usize = 12;
 
 /// One end of a connection of packets.
 #[derive(Debug)]
@@ -72,17 +72,25 @@ impl Packets {
     }
 }
 
-fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends a packet without waiting.
+///
+/// # Errors
+/// When the other side is gone, or has left too many unread.
+pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one packet"));
     }
-    sendmsg(socket, &[IoSlice::new(packet)], &mut beside, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(packet)], &mut beside, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 
-fn receive(socket: BorrowedFd<'_>, scratch: &mut [u8]) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+/// The packet that is there now; an empty one at the end of the connection.
+///
+/// # Errors
+/// As [`Packets::receive`], or when there is none.
+pub(crate) fn receive(socket: BorrowedFd<'_>, scratch: &mut [u8]) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let received =

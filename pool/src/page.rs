@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use cob_protocol::page::{PAGE_BYTES, PAGE_WORDS, Page};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 
 /// A mapping that lives as long as the worker's handle.
 #[derive(Debug)]
@@ -25,8 +25,22 @@ pub(crate) fn create() -> io::Result<OwnedFd> {
 }
 
 impl SharedPage {
+    /// Wakes a worker that waits for a word of this process.
+    pub(crate) fn wake(&self) {
+        let bell = self.get().bell_word().as_ptr().cast::<u32>();
+        // The system knows words of 32 bits: the low half.
+        let low = if cfg!(target_endian = "big") { 1 } else { 0 };
+        // SAFETY: the address of a word in a live mapping, which the system only looks up; nobody is woken by mistake
+        // but by himself.
+        unsafe { libc::syscall(libc::SYS_futex, bell.add(low), libc::FUTEX_WAKE, i32::MAX) };
+    }
+
     /// Maps a page that [`create`] made.
     pub(crate) fn map(fd: &OwnedFd) -> io::Result<Self> {
+        // One that came from another process may be none.
+        if fstat(fd)?.st_size != PAGE_BYTES as i64 || !fcntl_get_seals(fd)?.contains(SealFlags::SHRINK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no page of a worker"));
+        }
         let map = MmapOptions::new().len(PAGE_BYTES).map_raw(fd)?;
         Ok(Self { map })
     }

@@ -19,8 +19,9 @@ use tokio::io::unix::AsyncFd;
 use crate::enclosure::Enclosure;
 use crate::life::{Life, Process};
 use crate::spawn::{Ends, Program, spawn_worker, transport};
+use crate::start_error::StartError;
 use crate::tree::MARKER;
-use crate::worker::{StartError, Worker};
+use crate::worker::Worker;
 
 /// See the module. Dropping it kills the worker.
 #[derive(Debug)]

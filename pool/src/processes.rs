@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 
 /// A process, named so that another one with the same id is not taken for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
     /// When it started, in ticks since the host did.
@@ -66,6 +67,13 @@ impl Stat {
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         pids.filter_map(Self::of).filter(|stat| !stat.is_over).collect()
     }
+}
+
+/// What a process ended with, as its parent would learn it, if nobody has asked yet; only for processes of this user.
+pub(crate) fn unreaped_status(pid: u32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    if *fields.first()? == "Z" { fields.get(49)?.parse().ok() } else { None }
 }
 
 /// The real user of a process.

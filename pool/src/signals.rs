@@ -4,9 +4,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::exit::Exit;
+use crate::limits::cpu_ms;
+use crate::processes::unreaped_status;
 
 /// `PIDFD_SIGNAL_PROCESS_GROUP` (Linux 6.9).
 const TO_GROUP: libc::c_uint = 1 << 2;
@@ -51,10 +54,25 @@ pub(crate) fn reaped_exit(pidfd: BorrowedFd<'_>) -> Option<Exit> {
     if result != 0 || info.mask & INFO_EXIT == 0 {
         return None;
     }
-    Some(match info.exit_code & 0x7f {
-        0 => Exit::Status((info.exit_code >> 8) & 0xff),
+    Some(exit_of(info.exit_code))
+}
+
+/// What a parent learns, in words.
+fn exit_of(status: i32) -> Exit {
+    match status & 0x7f {
+        0 => Exit::Status((status >> 8) & 0xff),
         signal => Exit::Signal(signal),
-    })
+    }
+}
+
+/// How a process ended that somebody else will reap, with the processor time that it had used, in milliseconds.
+pub(crate) fn unreaped_exit(pidfd: BorrowedFd<'_>, pid: u32) -> Option<(Exit, Option<u64>)> {
+    let (status, cpu) = (unreaped_status(pid)?, cpu_ms(pid));
+    // As long as it is not reaped, nobody else has its id.
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()?;
+    let is_reaped = fds[0].revents().contains(PollFlags::HUP);
+    (!is_reaped).then(|| (exit_of(status), cpu))
 }
 
 #[cfg(test)]
@@ -71,7 +89,13 @@ mod tests {
         for (script, exit) in [("exit 42", Exit::Status(42)), ("kill -9 $$", Exit::Signal(9))] {
             let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+            // Its end, without asking for it.
+            let mut end = [PollFd::new(&pidfd, PollFlags::IN)];
+            poll(&mut end, None).unwrap();
+            let (known, _) = unreaped_exit(pidfd.as_fd(), child.id()).unwrap();
+            assert_eq!(known, exit);
             child.wait().unwrap();
+            assert!(unreaped_exit(pidfd.as_fd(), child.id()).is_none());
             // Before Linux 6.15 nobody knows.
             assert!([None, Some(exit)].contains(&reaped_exit(pidfd.as_fd())));
         }

@@ -91,6 +91,29 @@ pub(crate) fn spawn_zygote(
     spawn(program, None, [(control, FRAME_FD), (lifeline, LIFELINE_FD)], output, stderr)
 }
 
+/// Starts a custodian, whose server is at the other end of `socket`. It keeps nothing else of this process: neither its
+/// terminal, nor its directory, nor the pipes whose end somebody waits for.
+pub(crate) fn spawn_custodian(program: &Program, socket: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new(&program.path);
+    command
+        .args(&program.arguments)
+        .env_clear()
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir("/")
+        .stdin(socket)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: between fork and exec only async-signal-safe calls are made.
+    unsafe {
+        command.pre_exec(|| {
+            check(libc::setsid())?;
+            close_from(3);
+            Ok(())
+        });
+    }
+    command.spawn()
+}
+
 /// Descriptors are moved above this number before they are put in their places, so that none overwrites another.
 const SPARE_FD_MIN: RawFd = 64;
 
@@ -140,11 +163,8 @@ fn prepare(moves: &[(RawFd, RawFd)], open_files: Option<Rlimit>) -> io::Result<(
         for (fd, place) in moves {
             check(libc::dup2(*fd, *place))?;
         }
-        // What the front end left open is none of the worker's business. Linux before 5.11 cannot do it; then what
-        // was not marked to be closed stays open.
-        let first = libc::c_uint::try_from(LIFELINE_FD + 1).unwrap_or(libc::c_uint::MAX);
-        let close_on_exec = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default();
-        libc::close_range(first, libc::c_uint::MAX, close_on_exec);
+        // What the front end left open is none of the worker's business.
+        close_from(LIFELINE_FD + 1);
         // An ignored SIGINT would be inherited, and Python would never install its handler.
         if libc::signal(libc::SIGINT, libc::SIG_DFL) == libc::SIG_ERR {
             return Err(io::Error::last_os_error());
@@ -157,6 +177,15 @@ fn prepare(moves: &[(RawFd, RawFd)], open_files: Option<Rlimit>) -> io::Result<(
         check(libc::fcntl(LIFELINE_FD, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK))?;
     }
     Ok(())
+}
+
+/// Has descriptors from `first` on closed when the program starts. Linux before 5.11 cannot do it; then what was not
+/// marked to be closed stays open.
+fn close_from(first: RawFd) {
+    let first = libc::c_uint::try_from(first).unwrap_or(libc::c_uint::MAX);
+    let close_on_exec = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default();
+    // SAFETY: a plain system call; nothing is closed here and now.
+    unsafe { libc::close_range(first, libc::c_uint::MAX, close_on_exec) };
 }
 
 /// `F_SETSIG` of Linux, which libc does not name for every target.

@@ -60,12 +60,17 @@ impl Tree {
     /// Nothing when there is no such process.
     #[must_use]
     pub(crate) fn of(leader: u32, marker: &str, pipes: &[u64]) -> Option<Self> {
+        Some(Self::found(Stat::of(leader)?.process, marker, pipes))
+    }
+
+    /// What belongs to a worker that somebody else had before: also when it is gone by now.
+    pub(crate) fn found(leader: Process, marker: &str, pipes: &[u64]) -> Self {
         let entry = if marker.is_empty() { String::new() } else { format!("{MARKER}={marker}") };
-        Some(Self {
-            leader: Stat::of(leader)?.process,
+        Self {
+            leader,
             marker: entry.into_bytes(),
             pipes: pipes.iter().map(|inode| format!("pipe:[{inode}]")).collect(),
-        })
+        }
     }
 
     /// Kills all of it and waits on this thread for its end, at most [`TREE_KILL_MS_MAX`]. Says how many were killed.

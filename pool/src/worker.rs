@@ -2,19 +2,22 @@
 //!
 //! **Invariant (output before result):** a frame leaves [`Worker::next`] only after every byte that was written to
 //! the two pipes before it. The worker says how many those are ([`cob_protocol::frame::Position`]); they already
-//! lie in the pipe when the frame arrives, so nothing ever has to be waited for.
+//! lie in the pipe when the frame arrives, so nothing ever has to be waited for. (But see `staging`: of a session that
+//! survives, more may lie in a pipe than can be looked at before something is recorded.)
+
+mod surviving;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cob_protocol::frame::{Envelope, Frame, Position, StreamName};
-use cob_protocol::handshake::{Hello, NoCommonVersion, Ready};
+use cob_protocol::handshake::{Hello, Ready};
 use cob_protocol::limits::{DISPLAY_FRAME_BYTES_MAX, START_OUTPUT_BYTES_MAX, WORKER_START_MS_MAX};
 use rustix::process::Signal;
-use thiserror::Error;
 use tokio::net::UnixStream;
 
 use crate::drain::Drain;
@@ -26,6 +29,9 @@ use crate::life::Life;
 use crate::page::SharedPage;
 use crate::parked::Parked;
 use crate::spawn::{Ends, Program};
+use crate::staging::Receipt;
+use crate::start_error::StartError;
+use crate::survival::Survival;
 
 /// Bytes of frames taken from the socket ahead of their turn.
 const FRAMES_AHEAD_BYTES: usize = DISPLAY_FRAME_BYTES_MAX;
@@ -39,46 +45,6 @@ pub enum WorkerEvent {
     Frame(Frame, Vec<Bytes>),
     /// It is gone, and everything it wrote has been given out.
     Gone(Exit),
-}
-
-/// A worker that did not come up.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The program could not be started at all.
-    #[error("cannot start `{program}`: {source}")]
-    Spawn {
-        /// The executable.
-        program: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It ended before it was ready.
-    #[error("`{program}` {exit}{}", said(output))]
-    Ended {
-        /// The executable.
-        program: String,
-        /// How it ended.
-        exit: Exit,
-        /// What it wrote until then.
-        output: String,
-    },
-    /// It was not ready in time, and was killed.
-    #[error("`{program}` was not ready within {} s{}", WORKER_START_MS_MAX / 1000, said(output))]
-    TimedOut {
-        /// The executable.
-        program: String,
-        /// What it wrote until then.
-        output: String,
-    },
-    /// It speaks another version of the frame protocol.
-    #[error(transparent)]
-    Version(#[from] NoCommonVersion),
-}
-
-fn said(output: &str) -> String {
-    let text = output.trim();
-    if text.is_empty() { String::new() } else { format!("; it said:\n{text}") }
 }
 
 /// One worker process.
@@ -103,7 +69,33 @@ pub struct Worker {
     is_killed: bool,
     ending: Ending,
     enclosure: Enclosure,
-    _lifeline: OwnedFd,
+    lifeline: OwnedFd,
+    /// Number of the last frame that was given out, and of the last that came.
+    given_frames: u64,
+    came_frames: u64,
+    /// What is needed besides if it survives this process.
+    survival: Option<Survival>,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) program: String,
+    pub(crate) life: Life,
+    pub(crate) reader: FrameReader,
+    pub(crate) writer: FrameWriter,
+    pub(crate) stdout: Drain,
+    pub(crate) stderr: Drain,
+    pub(crate) enclosure: Enclosure,
+    pub(crate) lifeline: OwnedFd,
+}
+
+/// Output that stands before a frame.
+enum Before {
+    Output(WorkerEvent),
+    /// There is none.
+    Nothing,
+    /// It cannot be looked at before something is recorded.
+    OutOfReach,
 }
 
 /// What a look without waiting brought.
@@ -135,18 +127,45 @@ impl Worker {
 
     /// Sends `hello` to a worker that waits for it.
     pub(crate) fn greet(parked: Parked, hello: Hello, payloads: Vec<Bytes>) -> Result<Self, StartError> {
-        let Parked { program, life, ends, enclosure, .. } = parked;
+        let Parked { program, life, ends, enclosure, marker } = parked;
         let Ends { socket, stdout, stderr, page, lifeline } = ends;
         let failed = |source| StartError::Spawn { program: program.clone(), source };
         let socket = UnixStream::from_std(std::os::unix::net::UnixStream::from(socket)).map_err(failed)?;
         let (read, write) = socket.into_split();
-        let mut worker = Self {
+        let map = SharedPage::map(&page).map_err(failed)?;
+        let survival = match hello.survives {
+            true => Some(Survival::new(marker, page, Receipt::new().map_err(failed)?)),
+            false => None,
+        };
+        let drain = |stream, pipe| match &survival {
+            Some(survival) => Drain::staged(stream, pipe, Arc::clone(&survival.receipt), 0, false),
+            None => Drain::new(stream, pipe),
+        };
+        let parts = Parts {
             life,
             reader: FrameReader::new(read),
             writer: FrameWriter::new(write),
-            stdout: Drain::new(StreamName::Stdout, stdout).map_err(failed)?,
-            stderr: Drain::new(StreamName::Stderr, stderr).map_err(failed)?,
-            page: SharedPage::map(&page).map_err(failed)?,
+            stdout: drain(StreamName::Stdout, stdout).map_err(failed)?,
+            stderr: drain(StreamName::Stderr, stderr).map_err(failed)?,
+            enclosure,
+            lifeline,
+            program: program.clone(),
+        };
+        let mut worker = Self::assemble(parts, map, survival);
+        worker.send(&hello.into(), payloads, Lane::Control).map_err(|e| failed(io::Error::other(e)))?;
+        Ok(worker)
+    }
+
+    pub(crate) fn assemble(parts: Parts, page: SharedPage, survival: Option<Survival>) -> Self {
+        let Parts { program, life, reader, writer, stdout, stderr, enclosure, lifeline } = parts;
+        Self {
+            program,
+            life,
+            reader,
+            writer,
+            stdout,
+            stderr,
+            page,
             frames: VecDeque::new(),
             leading: StreamName::Stdout,
             leading_read: false,
@@ -155,11 +174,11 @@ impl Worker {
             is_killed: false,
             ending: Ending::Alive,
             enclosure,
-            _lifeline: lifeline,
-            program: program.clone(),
-        };
-        worker.send(&hello.into(), payloads, Lane::Control).map_err(|e| failed(io::Error::other(e)))?;
-        Ok(worker)
+            lifeline,
+            given_frames: survival.as_ref().map_or(0, |survival| survival.recorded),
+            came_frames: 0,
+            survival,
+        }
     }
 
     /// Waits for the worker's `ready`.
@@ -171,7 +190,10 @@ impl Worker {
         let deadline = Duration::from_millis(WORKER_START_MS_MAX);
         let ended = tokio::time::timeout(deadline, async {
             loop {
-                match self.next().await {
+                let event = self.next().await;
+                // Nobody records what comes before the session, and nobody misses it.
+                self.record(self.given());
+                match event {
                     WorkerEvent::Output(_, bytes) if output.len() < START_OUTPUT_BYTES_MAX => {
                         output.extend_from_slice(&bytes);
                     }
@@ -264,13 +286,18 @@ impl Worker {
     /// What can be given out without waiting.
     fn take(&mut self) -> Result<Taken, ReadError> {
         while let Some(front) = self.frames.front() {
-            if let Some(at) = front.frame.position()
-                && let Some(output) = self.take_output_before(at)?
-            {
-                return Ok(Taken::Event(output));
+            if let Some(at) = front.frame.position() {
+                match self.take_output_before(at)? {
+                    Before::Output(output) => return Ok(Taken::Event(output)),
+                    Before::OutOfReach => return Ok(Taken::Nothing),
+                    Before::Nothing => {}
+                }
             }
             let Some(envelope) = self.frames.pop_front() else { break };
-            self.writer.acknowledge(envelope.sequence);
+            self.given_frames = self.given_frames.max(envelope.sequence);
+            if self.survival.is_none() {
+                self.writer.acknowledge(envelope.sequence);
+            }
             if let Frame::Mark(mark) = envelope.frame {
                 self.leading = mark.next;
                 self.leading_read = false;
@@ -294,7 +321,7 @@ impl Worker {
     }
 
     /// Output that stands before a frame and has not been given out.
-    fn take_output_before(&mut self, at: Position) -> Result<Option<WorkerEvent>, ReadError> {
+    fn take_output_before(&mut self, at: Position) -> Result<Before, ReadError> {
         let (leading, page) = (self.leading, self.page.get());
         let [first, second] = match leading {
             StreamName::Stdout => [(&mut self.stdout, at.stdout), (&mut self.stderr, at.stderr)],
@@ -305,19 +332,22 @@ impl Worker {
             if missing > 0 && !drain.is_holding() {
                 // The bytes are there, unless the worker lies about its position; then nothing is owed.
                 drain.read(page, usize::try_from(missing).unwrap_or(usize::MAX))?;
+                if drain.is_starved() {
+                    return Ok(Before::OutOfReach);
+                }
             }
             if missing > 0
                 && let Some(bytes) = drain.pop(missing)
             {
-                return Ok(Some(WorkerEvent::Output(drain.stream(), bytes)));
+                return Ok(Before::Output(WorkerEvent::Output(drain.stream(), bytes)));
             }
         }
-        Ok(None)
+        Ok(Before::Nothing)
     }
 
     /// Output that no frame stands before: only when none can still be in the socket.
     fn take_output(&mut self) -> Result<Taken, ReadError> {
-        if !self.socket_dry {
+        if !self.socket_dry || self.held_until().is_some() {
             return Ok(Taken::Nothing);
         }
         let is_leading_read = self.leading_read;
@@ -345,14 +375,21 @@ impl Worker {
 
     /// Waits for something to happen, and takes what came. Awaits readiness only, so it is cancel-safe.
     async fn wait(&mut self) -> Result<(), ReadError> {
-        if let Ending::Gone(_) | Ending::Cleared(_) = self.ending {
-            return Ok(());
+        let is_starved = self.stdout.is_starved() || self.stderr.is_starved();
+        match self.ending {
+            // Whoever records something drops this wait.
+            Ending::Gone(_) | Ending::Cleared(_) if is_starved => return std::future::pending().await,
+            Ending::Gone(_) | Ending::Cleared(_) => return Ok(()),
+            Ending::Alive => {}
         }
         // A transport that failed has nothing more to say; only the end of the process is waited for.
         let is_sound = self.cause.is_none();
+        let held_until = self.held_until();
         tokio::select! {
             biased;
-            ready = self.reader.readable(), if is_sound => ready?,
+            ready = self.reader.readable(), if is_sound && !is_starved => ready?,
+            () = surviving::turn(&mut self.survival), if is_sound => {}
+            () = surviving::until(held_until) => {}
             ready = self.stdout.due() => {
                 ready?;
                 self.stdout.take(self.page.get())?;
@@ -383,7 +420,9 @@ impl Worker {
         loop {
             while let Some(envelope) = self.reader.decoded()? {
                 bytes += envelope.payloads.iter().map(Bytes::len).sum::<usize>();
-                self.frames.push_back(envelope);
+                if let Some(envelope) = self.welcome(envelope)? {
+                    self.frames.push_back(envelope);
+                }
             }
             if bytes > FRAMES_AHEAD_BYTES || self.frames.len() > 1024 {
                 return Ok(());
@@ -431,14 +470,16 @@ impl Worker {
         let Ending::Cleared(exit) = &self.ending else { return None };
         let exit = exit.clone();
         self.take_remains();
-        let empty = self.frames.is_empty() && !self.stdout.is_holding() && !self.stderr.is_holding();
-        empty.then_some(exit)
+        let drains = [&self.stdout, &self.stderr];
+        let is_empty = drains.iter().all(|drain| !drain.is_holding() && !drain.is_starved());
+        (is_empty && self.frames.is_empty()).then_some(exit)
     }
 
     /// Ends a worker that cannot be talked to any more.
     fn give_up(&mut self, error: &ReadError) {
         self.kill_for(match error {
             ReadError::Codec(error) => Exit::Violation(error.to_string()),
+            ReadError::Order(what) => Exit::Violation((*what).to_owned()),
             ReadError::Io(error) => Exit::Transport(error.to_string()),
         });
     }

@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod content;
+pub mod crash;
 pub mod error;
 pub mod event;
 pub mod frame;

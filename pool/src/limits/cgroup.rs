@@ -14,8 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use group::KeptGroup;
 pub use group::{Cgroup, CgroupError};
 use rustix::fs::{Access, access};
+use serde::{Deserialize, Serialize};
 
 use super::hierarchy::{Hierarchies, Host};
 use crate::processes::Stat;
@@ -26,7 +28,7 @@ const HOST_LEAF: &str = "cob-host";
 const PREFIX: &str = "cob-";
 
 /// Which of the two interfaces of the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
     /// One hierarchy per controller.
     V1,

@@ -20,7 +20,9 @@ pub(crate) fn skipped(why: &str) {
 use cob_protocol::limits::RESERVED_BYTES_PER_CPU;
 use cob_protocol::resources::{Limit, Limits};
 use rustix::process::Resource;
+use serde::{Deserialize, Serialize};
 
+pub(crate) use cgroup::KeptGroup;
 pub use cgroup::{Cgroup, CgroupError, Cgroups, Version};
 pub use enforced::{Enforced, EnforcedRow, Means, forecast};
 pub use hierarchy::Host;
@@ -39,7 +41,17 @@ pub struct Enclosure {
     cpu: Option<Cpu>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What another process needs to know of an enclosure to go on with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// The group, if the worker is in one.
+    pub(crate) group: Option<KeptGroup>,
+    oom_kills_before: u64,
+    memory_bytes: Option<u64>,
+    cpu: Option<Cpu>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Cpu {
     /// What the session was given.
     given_s: u64,
@@ -54,6 +66,19 @@ impl Enclosure {
     pub fn new(cgroups: &Cgroups) -> Self {
         let group = cgroups.create().map_err(|error| error.to_string());
         Self { group, is_admitted: false, oom_kills_before: 0, memory_bytes: None, cpu: None }
+    }
+
+    pub(crate) fn keep(&self) -> Kept {
+        let group = self.group().map(Cgroup::keep);
+        let Self { oom_kills_before, memory_bytes, cpu, .. } = *self;
+        Kept { group, oom_kills_before, memory_bytes, cpu }
+    }
+
+    /// One that another process had before.
+    pub(crate) fn found(kept: Kept) -> Self {
+        let Kept { group, oom_kills_before, memory_bytes, cpu } = kept;
+        let group = group.map(Cgroup::kept).ok_or_else(|| "it never had a group".to_owned());
+        Self { is_admitted: group.is_ok(), group, oom_kills_before, memory_bytes, cpu }
     }
 
     /// The group, if there is one with the worker in it.

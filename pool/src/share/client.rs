@@ -1,7 +1,7 @@
 //! The asking half.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::lease::{LeaseError, Leased, Origin, Request};
 use crate::life::{Parent, Process};
-use crate::packets::Packets;
+use crate::packets::{Packets, send};
 use crate::parked::Parked;
 use crate::spawn::Ends;
 
@@ -151,7 +151,7 @@ pub(super) fn connected(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(super) fn encode(message: &impl serde::Serialize) -> io::Result<Vec<u8>> {
+pub(crate) fn encode(message: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     rmp_serde::to_vec_named(message).map_err(io::Error::other)
 }
 
@@ -196,6 +196,22 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
+    /// One whose connection came from somebody who kept it.
+    pub(crate) fn of(connection: OwnedFd) -> io::Result<Self> {
+        Ok(Self { connection: Packets::new(connection)?, asked: None })
+    }
+
+    /// The connection, for somebody to keep: the worker is cleared up after when it ends.
+    pub(crate) fn connection(&self) -> BorrowedFd<'_> {
+        self.connection.socket()
+    }
+
+    /// Says that process `owner` keeps the worker alive.
+    pub(crate) fn lend_to(&self, owner: u32) {
+        // Whoever is gone has nobody to tell. One that does not read is stopped, and would not sweep either.
+        let _ = encode(&Ask::Keep { owner }).map(|ask| send(self.connection.socket(), &ask, &[]));
+    }
+
     /// Has whatever the worker left behind ended; how it ended, after a look at its limits. Cancel-safe.
     pub(crate) async fn clear(&mut self, exit: Exit, cpu_ms: Option<u64>) -> Exit {
         // A server that is gone or does not answer leaves what is known from outside.

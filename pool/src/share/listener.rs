@@ -226,6 +226,11 @@ impl Server {
                     };
                     tell(connection, &Reply::Cleared { exit }).await?;
                 }
+                Ask::Keep { owner } => {
+                    if let Some(enclosure) = &self.lent {
+                        enclosure.lend_to(owner);
+                    }
+                }
                 Ask::Info => {
                     let json = serde_json::to_string(&self.pool.info().await).map_err(io::Error::other)?;
                     tell(connection, &Reply::Info { json }).await?;

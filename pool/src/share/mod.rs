@@ -10,6 +10,6 @@ mod client;
 mod listener;
 mod wire;
 
-pub(crate) use client::Elsewhere;
+pub(crate) use client::{Elsewhere, encode};
 pub use client::{InfoError, SharedPool};
 pub use listener::{ListenError, Listener, private_folder};

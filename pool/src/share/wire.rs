@@ -31,6 +31,11 @@ pub(crate) enum Ask {
         /// Processor time that it had used, in milliseconds, if that is known.
         cpu_ms: Option<u64>,
     },
+    /// Process `owner` keeps the worker alive from now on, also when this process is gone. Not answered.
+    Keep {
+        /// Its process id.
+        owner: u32,
+    },
     /// What the pool holds and has done.
     Info,
 }
@@ -168,6 +173,7 @@ mod tests {
             leases,
             (exits(), any::<Option<u64>>()).prop_map(|(exit, cpu_ms)| packet(&Ask::Clear { exit, cpu_ms })),
             Just(packet(&Ask::Info)),
+            any::<u32>().prop_map(|owner| packet(&Ask::Keep { owner })),
             exits().prop_map(|exit| packet(&Reply::Cleared { exit })),
             any::<String>().prop_map(|reason| packet(&Reply::Forbidden { reason })),
             (any::<u32>(), any::<String>(), any::<bool>()).prop_map(|(pid, text, was_warm)| {

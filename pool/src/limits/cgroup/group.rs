@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cob_protocol::resources::Limits;
+use serde::{Deserialize, Serialize};
 
 use super::Version;
 use crate::processes::{Process, Stat};
@@ -70,6 +71,14 @@ struct Group {
     pids: Option<Place>,
 }
 
+/// A group in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptGroup {
+    name: String,
+    memory: Option<(Version, PathBuf)>,
+    pids: Option<(Version, PathBuf)>,
+}
+
 impl Cgroup {
     pub(super) fn found(name: String, memory: Option<Place>, pids: Option<Place>) -> Self {
         Self(Arc::new(Group { name, memory, pids }))
@@ -91,6 +100,19 @@ impl Cgroup {
             made.push(path);
         }
         Ok(Self::found(name, memory, pids))
+    }
+
+    /// What another process needs to find it.
+    pub(crate) fn keep(&self) -> KeptGroup {
+        let keep = |place: &Option<Place>| place.clone().map(|place| (place.version, place.directory));
+        KeptGroup { name: self.0.name.clone(), memory: keep(&self.0.memory), pids: keep(&self.0.pids) }
+    }
+
+    /// One that another process made.
+    pub(crate) fn kept(kept: KeptGroup) -> Self {
+        let place =
+            |kept: Option<(Version, PathBuf)>| kept.map(|(version, directory)| Place { version, directory });
+        Self::found(kept.name, place(kept.memory), place(kept.pids))
     }
 
     /// Its name, the same in every hierarchy.
@@ -238,7 +260,13 @@ impl Cgroup {
         let Some(directory) = self.0.directories().next() else { return Ok(()) };
         let started = Stat::of(owner).map_or(0, |stat| stat.process.started);
         let path = directory.join(format!("{OWNER}{owner}-{started}"));
-        fs::create_dir(&path).map_err(|source| CgroupError::File { path, source })
+        match fs::create_dir(&path) {
+            // It was told so before.
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(CgroupError::File { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a process that lives has the worker in it.
