@@ -1,12 +1,10 @@
-//! What was typed: the input history of a session, for `history_request`.
+//! What was typed: the input history of a session and of those before it in the same store, for `history_request`.
 
 use std::collections::{HashSet, VecDeque};
 
 use cob_protocol::content::HistoryAccess;
+use cob_protocol::ids::SessionId;
 use cob_protocol::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX};
-
-/// The session number of the history that is being written.
-pub const CURRENT_SESSION: i64 = 1;
 
 /// One cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,29 +17,41 @@ pub struct Entry {
     pub output: Option<String>,
 }
 
-/// The cells of one session, oldest first.
-#[derive(Debug, Default)]
+/// The cells of a session and of earlier ones, oldest first.
+#[derive(Debug)]
 pub struct History {
-    entries: VecDeque<Entry>,
+    session: SessionId,
+    entries: VecDeque<(SessionId, Entry)>,
     bytes: usize,
 }
 
 impl History {
+    /// That of `session`, in which nothing has been typed yet.
+    #[must_use]
+    pub fn of(session: SessionId) -> Self {
+        Self { session, entries: VecDeque::new(), bytes: 0 }
+    }
+
     /// Remembers a cell; the oldest ones make room for it.
     pub fn push(&mut self, line: u32, source: String) {
-        self.bytes += source.len();
-        self.entries.push_back(Entry { line, source, output: None });
+        self.remember(self.session, Entry { line, source, output: None });
+    }
+
+    /// Remembers a cell that was typed before, in this session or in another.
+    pub fn remember(&mut self, session: SessionId, entry: Entry) {
+        self.bytes += entry.source.len() + entry.output.as_ref().map_or(0, String::len);
+        self.entries.push_back((session, entry));
         while self.entries.len() > HISTORY_ENTRIES_MAX
             || (self.bytes > HISTORY_BYTES_MAX && self.entries.len() > 1)
         {
-            let Some(oldest) = self.entries.pop_front() else { break };
+            let Some((_, oldest)) = self.entries.pop_front() else { break };
             self.bytes -= oldest.source.len() + oldest.output.map_or(0, |text| text.len());
         }
     }
 
     /// Remembers the result of the last cell.
     pub fn set_output(&mut self, text: String) {
-        if let Some(last) = self.entries.back_mut() {
+        if let Some((_, last)) = self.entries.back_mut() {
             self.bytes += text.len();
             last.output = Some(text);
         }
@@ -49,26 +59,33 @@ impl History {
 
     /// The entries a client asks for.
     #[must_use]
-    pub fn query(&self, access: &HistoryAccess) -> Vec<&Entry> {
+    pub fn query(&self, access: &HistoryAccess) -> Vec<(SessionId, &Entry)> {
+        let entries = || self.entries.iter().map(|(session, entry)| (*session, entry));
         match access {
-            HistoryAccess::Tail { n } => last(self.entries.iter().collect(), n.unwrap_or(10)),
+            HistoryAccess::Tail { n } => last(entries().collect(), n.unwrap_or(10)),
             HistoryAccess::Range { session, start, stop } => {
-                if !matches!(session.unwrap_or(0), 0 | CURRENT_SESSION) {
-                    return Vec::new();
-                }
+                // 0 is this session, -1 the one before it.
+                let current = i64::try_from(self.session.0).unwrap_or(i64::MAX);
+                let wanted = match session.unwrap_or(0) {
+                    back @ ..=0 => current.saturating_add(back),
+                    number => number,
+                };
                 let start = start.unwrap_or(0).max(0);
                 let stop = stop.unwrap_or(i64::MAX);
-                self.entries.iter().filter(|e| (start..stop).contains(&i64::from(e.line))).collect()
+                entries()
+                    .filter(|(session, _)| i64::try_from(session.0) == Ok(wanted))
+                    .filter(|(_, entry)| (start..stop).contains(&i64::from(entry.line)))
+                    .collect()
             }
             HistoryAccess::Search { pattern, n, unique } => {
                 let pattern: Vec<char> = pattern.as_deref().unwrap_or("*").chars().collect();
-                let mut found: Vec<&Entry> =
-                    self.entries.iter().filter(|e| glob(&pattern, &e.source)).collect();
+                let mut found: Vec<(SessionId, &Entry)> =
+                    entries().filter(|(_, entry)| glob(&pattern, &entry.source)).collect();
                 if *unique {
                     // The latest of equal texts stays, at its place.
                     let mut seen = HashSet::new();
                     found.reverse();
-                    found.retain(|e| seen.insert(&e.source));
+                    found.retain(|(_, entry)| seen.insert(&entry.source));
                     found.reverse();
                 }
                 last(found, n.unwrap_or(i64::MAX))
@@ -77,7 +94,7 @@ impl History {
     }
 }
 
-fn last(mut entries: Vec<&Entry>, n: i64) -> Vec<&Entry> {
+fn last<T>(mut entries: Vec<T>, n: i64) -> Vec<T> {
     let n = usize::try_from(n).unwrap_or(0);
     entries.split_off(entries.len().saturating_sub(n))
 }
@@ -116,7 +133,8 @@ mod tests {
     use super::*;
 
     fn history(cells: &[&str]) -> History {
-        let mut history = History::default();
+        let mut history = History::of(SessionId(2));
+        history.remember(SessionId(1), Entry { line: 1, source: "before".into(), output: None });
         for (i, cell) in cells.iter().enumerate() {
             history.push(i as u32 + 1, (*cell).to_owned());
         }
@@ -125,7 +143,7 @@ mod tests {
 
     #[track_caller]
     fn lines(history: &History, access: HistoryAccess) -> Vec<u32> {
-        history.query(&access).iter().map(|e| e.line).collect()
+        history.query(&access).iter().map(|(_, entry)| entry.line).collect()
     }
 
     fn search(pattern: &str, n: Option<i64>, unique: bool) -> HistoryAccess {
@@ -138,9 +156,12 @@ mod tests {
         assert_eq!(lines(&history, HistoryAccess::Tail { n: Some(2) }), [3, 4]);
         assert_eq!(lines(&history, HistoryAccess::Tail { n: Some(-2) }), [0u32; 0]);
         let range = |session, start, stop| HistoryAccess::Range { session, start, stop };
-        assert_eq!(lines(&history, range(Some(1), Some(2), Some(3))), [2]);
+        assert_eq!(lines(&history, range(Some(2), Some(2), Some(3))), [2]);
+        assert_eq!(lines(&history, range(Some(1), None, None)), [1]);
         assert_eq!(lines(&history, range(None, Some(3), None)), [3, 4]);
-        assert_eq!(lines(&history, range(Some(-1), None, None)), [0u32; 0]);
+        assert_eq!(lines(&history, range(Some(-1), None, None)), [1]);
+        assert_eq!(lines(&history, range(Some(-2), None, None)), [0u32; 0]);
+        assert_eq!(lines(&history, search("bef*", None, false)), [1]);
         assert_eq!(lines(&history, search("1?2*", None, false)), [1, 3]);
         assert_eq!(lines(&history, search("x", None, true)), [4]);
         assert_eq!(lines(&history, search("*", Some(1), false)), [4]);
@@ -155,7 +176,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_by_count_and_bytes() {
-        let mut history = History::default();
+        let mut history = History::of(SessionId(1));
         for line in 0..HISTORY_ENTRIES_MAX as u32 + 5 {
             history.push(line, String::new());
         }

@@ -1,103 +1,438 @@
-//! What a store must be able to do: synchronous, each call one transaction.
+//! What a store must be able to do. Everything here is synchronous, and time is an argument: the writer's thread and
+//! the tests call it, nobody else.
 
 use std::sync::Arc;
 
 use cob_protocol::event::{Event, EventNumber};
+use cob_protocol::frame::StreamName;
 use cob_protocol::ids::{PromiseId, SessionId};
-use cob_protocol::promise::{Key, Operation, Promise, Refused};
+use cob_protocol::json::Json;
+use cob_protocol::promise::{Durability, Key, Kind, Promise, Settlement};
 use cob_protocol::time::Timestamp;
-use thiserror::Error;
+use serde::{Deserialize, Serialize};
 
-/// What became of a request for a promise.
+use crate::history::Entry;
+use crate::rules;
+
+pub use crate::error::{BridgeError, StoreError};
+
+/// Writes that are committed together or not at all, at one time.
 #[derive(Clone, Debug)]
+pub struct Group {
+    /// When.
+    pub now: Timestamp,
+    /// How safe they must be when [`Store::commit`] returns.
+    pub durability: Durability,
+    /// What, in order. Each is accepted or refused for itself; a refused one changes nothing.
+    pub writes: Vec<Write>,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A session begins. Refused when its number was used before.
+    OpenSession {
+        /// Its name.
+        session: SessionId,
+        /// What it is, for people and for whoever starts it again: a JSON object.
+        about: Json,
+    },
+    /// Where the worker of a session can be found after the death of its server; `None`: it has none.
+    Custody {
+        /// The session.
+        session: SessionId,
+        /// The place, with its secret.
+        custody: Option<Custody>,
+    },
+    /// How far the session's present worker is recorded: in one group with what was recorded.
+    Progress {
+        /// The session.
+        session: SessionId,
+        /// So far.
+        progress: Progress,
+    },
+    /// A session goes on although its last server did not end it: for the audit trail.
+    Recover {
+        /// The session.
+        session: SessionId,
+    },
+    /// A session ends in order. What is pending in it must have been settled before.
+    CloseSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// A promise for a request that runs code; the store numbers it.
+    CreateExecution(NewExecution),
+    /// A promise for a question of running code; the execution numbers its own calls, from 1.
+    CreateCall {
+        /// Its name.
+        id: PromiseId,
+        /// What is asked, and the worker's number for it: a JSON object.
+        request: Json,
+        /// When nobody needs to answer any more.
+        deadline: Option<Timestamp>,
+    },
+    /// An execution is about to be handed to a worker.
+    Start {
+        /// Which.
+        id: PromiseId,
+        /// `In [count]`, for the session's next start.
+        count: u32,
+    },
+    /// An event of an execution, which numbers them itself: `number` must be the next one.
+    Append {
+        /// The execution.
+        id: PromiseId,
+        /// From 1.
+        number: EventNumber,
+        /// What happened.
+        event: Arc<Event>,
+    },
+    /// What was printed and is not an event yet, or never will be.
+    Output {
+        /// The execution.
+        id: PromiseId,
+        /// So far.
+        output: OutputState,
+    },
+    /// A promise ends.
+    Settle {
+        /// Which.
+        id: PromiseId,
+        /// How.
+        settlement: Settlement,
+    },
+    /// The deadline of a promise has passed; refused when it has not.
+    Expire {
+        /// Which.
+        id: PromiseId,
+        /// The content of its reply, and the rest.
+        settlement: Settlement,
+    },
+    /// A cell enters the input history.
+    HistoryInput {
+        /// Its session.
+        session: SessionId,
+        /// `In [line]`
+        line: u32,
+        /// The code.
+        source: String,
+    },
+    /// The result of a cell, as text, enters the history.
+    HistoryOutput {
+        /// Its session.
+        session: SessionId,
+        /// `Out[line]`
+        line: u32,
+        /// The text.
+        text: String,
+    },
+}
+
+/// A request for an execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewExecution {
+    /// Where it is to run.
+    pub session: SessionId,
+    /// Names the request.
+    pub key: Option<Key>,
+    /// How safe its records shall be.
+    pub durability: Durability,
+    /// When it is settled as timed out at the latest.
+    pub deadline: Option<Timestamp>,
+    /// Everything that is needed to run it and to reply to it: a JSON object. Absent: it is not run after a restart.
+    pub request: Option<Json>,
+    /// Recorded as started by the same write, with this count: nothing stands before it.
+    pub start: Option<u32>,
+}
+
+/// Where a worker can be fetched by the next server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Custody {
+    /// Path of the custodian's socket.
+    pub socket: String,
+    /// What it must be told: good for one attachment.
+    pub secret: String,
+}
+
+/// How far a worker is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Number of its last frame.
+    pub frames: u64,
+    /// Bytes of its stdout.
+    pub stdout: u64,
+    /// Bytes of its stderr.
+    pub stderr: u64,
+}
+
+/// What an execution printed besides its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputState {
+    /// Bytes written so far.
+    pub written: u64,
+    /// Of these, dropped for good.
+    pub dropped: u64,
+    /// Of these, recorded in events.
+    pub head: u64,
+    /// The end of the rest, which becomes events when the execution ends.
+    pub tail: Vec<(StreamName, String)>,
+    /// The beginning of a character whose rest has not come: of stdout, of stderr.
+    #[serde(default)]
+    pub incomplete: [Vec<u8>; 2],
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is done.
+    Done,
+    /// Of [`Write::CreateExecution`].
+    Created(Created),
+    /// Of [`Write::Settle`] and [`Write::Expire`]: the promise as it now stands, for ever.
+    Settled(Box<Promise>),
+}
+
+/// What became of a request for an execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
     /// Recorded; whoever asked shall see to it that it is settled.
     New(PromiseId),
     /// The key named this one: wait for it, or give its value.
-    Joined(Promise),
+    Joined(Box<Promise>),
 }
 
-/// Why the bridge refuses.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum BridgeError {
-    /// The key was used for a request with another body.
-    #[error("key_reused: `{key}` already names another request ({id})")]
-    KeyReused {
-        /// The key.
-        key: String,
-        /// What it names.
-        id: PromiseId,
-    },
-    /// Too many promises are pending.
-    #[error("busy: {0} promises are pending")]
-    Full(usize),
-    /// No such promise, or it is forgotten.
-    #[error("no promise {0} is known")]
-    Unknown(PromiseId),
-    /// The journal of this execution starts later.
-    #[error("the events of {id} before number {first} are no longer kept")]
-    Forgotten {
-        /// The execution.
-        id: PromiseId,
-        /// First number that is still there.
-        first: EventNumber,
-    },
-    /// The promise's state stands against it.
-    #[error("{id}: {refused}")]
-    Refused {
-        /// The promise.
-        id: PromiseId,
-        /// The rule.
-        refused: Refused,
-    },
-}
-
-/// A place where promises and events are recorded. Time is an argument.
+/// A place where promises and events are recorded.
 pub trait Store: Send {
-    /// See [`crate::Bridge::create_execution`].
+    /// Commits groups together; the outcome of every write, by group.
     ///
     /// # Errors
-    /// As there.
-    fn create_execution(
+    /// [`StoreError`]: nothing of any of the groups was recorded.
+    fn commit(&mut self, groups: &[Group]) -> Result<Vec<Outcomes>, StoreError>;
+
+    /// The same for one group, on the thread of whoever submits it: only when that takes no waiting, for the disk, for
+    /// a lock or for anything else. `None`: nothing was recorded, and [`Store::commit`] will say why if it cannot.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsynced`], which must not be tried again: the second time the system says that all is well.
+    fn commit_now(&mut self, _group: &Group) -> Result<Option<Outcomes>, StoreError> {
+        Ok(None)
+    }
+
+    /// One step of what can wait until nobody waits: longer than a commit, but bounded. Says whether there is more.
+    ///
+    /// # Errors
+    /// As above; what was recorded is as it was.
+    fn tidy(&mut self, _now: Timestamp) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Free space on its disk; `None`: it has no disk, or cannot tell.
+    fn free_bytes(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// Whether space is kept in reserve.
+    fn has_ballast(&mut self) -> bool {
+        true
+    }
+
+    /// Gives up the space that was kept in reserve.
+    fn release_ballast(&mut self) {}
+
+    /// Keeps space in reserve again; says whether there was room for it.
+    fn restore_ballast(&mut self) -> bool {
+        true
+    }
+
+    /// Ends in order: little is left to be done when it is opened again. Nothing is written after that.
+    ///
+    /// # Errors
+    /// As above; what was recorded is as it was.
+    fn close(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The outcome of every write of a group.
+pub type Outcomes = Vec<Result<Written, BridgeError>>;
+
+/// What can be asked of a store. A reader sees whole commits only.
+pub trait Read: Send {
+    /// The promise, if it is known.
+    ///
+    /// # Errors
+    /// [`BridgeError::Store`], here and below.
+    fn promise(&mut self, id: PromiseId) -> Result<Option<Promise>, BridgeError>;
+
+    /// The promise that a key names.
+    ///
+    /// # Errors
+    /// As above.
+    fn find(
         &mut self,
         session: SessionId,
-        key: Option<Key>,
-        now: Timestamp,
-    ) -> Result<Created, BridgeError>;
+        principal: &str,
+        key: &str,
+    ) -> Result<Option<Promise>, BridgeError>;
 
-    /// See [`crate::Bridge::create_call`].
+    /// What was asked for, as it was recorded; kept until the promise is settled.
     ///
     /// # Errors
-    /// As there.
-    fn create_call(&mut self, execution: PromiseId, now: Timestamp) -> Result<PromiseId, BridgeError>;
+    /// As above.
+    fn request(&mut self, id: PromiseId) -> Result<Option<Json>, BridgeError>;
 
-    /// Applies `operation`; returns the promise as it stands afterwards.
+    /// Promises in the order of their names.
     ///
     /// # Errors
-    /// [`BridgeError::Unknown`] or [`BridgeError::Refused`].
-    fn apply(&mut self, id: PromiseId, operation: Operation, now: Timestamp) -> Result<Promise, BridgeError>;
+    /// As above.
+    fn promises(&mut self, filter: &Filter) -> Result<Vec<Promise>, BridgeError>;
 
-    /// The promise, if it is known.
-    fn get(&self, id: PromiseId) -> Option<Promise>;
-
-    /// See [`crate::Bridge::append`].
+    /// Events of an execution from number `from` on: at least one if there is one, at most `count_max`, and not many
+    /// more bytes than `bytes_max`.
     ///
     /// # Errors
-    /// As there.
-    fn append(&mut self, id: PromiseId, event: Arc<Event>) -> Result<EventNumber, BridgeError>;
-
-    /// See [`crate::Bridge::read_from`].
-    ///
-    /// # Errors
-    /// As there.
-    fn read_from(
-        &self,
+    /// As above; [`BridgeError::Unknown`]; [`BridgeError::Forgotten`] when the journal no longer has that number.
+    fn events(
+        &mut self,
         id: PromiseId,
         from: EventNumber,
         count_max: usize,
-    ) -> Result<Vec<(EventNumber, Arc<Event>)>, BridgeError>;
+        bytes_max: usize,
+    ) -> Result<Vec<Recorded>, BridgeError>;
 
-    /// Promises that are not settled.
-    fn pending(&self) -> usize;
+    /// Every session, oldest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn sessions(&mut self) -> Result<Vec<SessionRecord>, BridgeError>;
+
+    /// What was not settled, in the order of its creation; with what is needed to go on.
+    ///
+    /// # Errors
+    /// As above.
+    fn unsettled(&mut self, session: SessionId) -> Result<Vec<Unsettled>, BridgeError>;
+
+    /// The unsettled promise whose deadline is next, if there is one.
+    ///
+    /// # Errors
+    /// As above.
+    fn next_due(&mut self) -> Result<Option<(PromiseId, Timestamp)>, BridgeError>;
+
+    /// Counts of unsettled promises, and how much is stored.
+    ///
+    /// # Errors
+    /// As above.
+    fn totals(&mut self) -> Result<Totals, BridgeError>;
+
+    /// The last cells that were typed, at most so many, oldest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn history(&mut self, count_max: usize) -> Result<Vec<(SessionId, Entry)>, BridgeError>;
+}
+
+/// Which promises.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only of this session.
+    pub session: Option<SessionId>,
+    /// Only of this kind.
+    pub kind: Option<Kind>,
+    /// Only settled ones, or only those that are not.
+    pub is_settled: Option<bool>,
+    /// Only those after this one, for the next page.
+    pub after: Option<PromiseId>,
+    /// At most so many; 0: no bound.
+    pub count_max: usize,
+}
+
+impl Filter {
+    /// Whether it lets this promise through; the bound on their number aside.
+    #[must_use]
+    pub fn matches(&self, promise: &Promise) -> bool {
+        self.session.is_none_or(|session| session == promise.id.session)
+            && self.kind.is_none_or(|kind| kind == rules::kind(promise.id))
+            && self.is_settled.is_none_or(|is_settled| is_settled == promise.state.is_settled())
+            && self.after.is_none_or(|after| after < promise.id)
+    }
+}
+
+/// An event in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its number.
+    pub number: EventNumber,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Arc<Event>,
+}
+
+/// A session as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its name.
+    pub session: SessionId,
+    /// What it is: a JSON object.
+    pub about: Json,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it ended in order.
+    pub closed_at: Option<Timestamp>,
+    /// Where its worker can be fetched.
+    pub custody: Option<Custody>,
+    /// How far that worker is recorded.
+    pub progress: Progress,
+    /// The highest `In [count]` so far.
+    pub count: u32,
+    /// Number of its last execution.
+    pub executions: u64,
+}
+
+impl SessionRecord {
+    /// One that begins.
+    #[must_use]
+    pub fn new(session: SessionId, about: Json, created_at: Timestamp) -> Self {
+        Self {
+            session,
+            about,
+            created_at,
+            closed_at: None,
+            custody: None,
+            progress: Progress::default(),
+            count: 0,
+            executions: 0,
+        }
+    }
+}
+
+/// A promise that waits to be settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// It.
+    pub promise: Promise,
+    /// What was asked for.
+    pub request: Option<Json>,
+    /// The number that its next event will have.
+    pub next_event: EventNumber,
+    /// What it printed besides its events.
+    pub output: OutputState,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Executions that wait or run.
+    pub executions: u64,
+    /// Questions without an answer.
+    pub calls: u64,
+    /// When the oldest unsettled promise was made: microseconds since 1970.
+    pub oldest_micros: Option<i64>,
+    /// Promises of every kind and state.
+    pub promises: u64,
+    /// Events that are kept.
+    pub events: u64,
+    /// Bytes of these events.
+    pub event_bytes: u64,
 }

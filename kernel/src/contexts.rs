@@ -3,10 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use cob_bridge::OutputState;
+use cob_protocol::event::EventNumber;
 use cob_protocol::frame::StreamName;
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::limits::{OUTPUT_KEPT_BYTES_MAX, OUTPUT_TAIL_BYTES};
+use cob_protocol::promise::Tally;
 
 use crate::text::Utf8Decoder;
 
@@ -21,12 +24,28 @@ pub(crate) struct Context {
     /// What its messages carry as their parent.
     pub(crate) parent: Json,
     pub(crate) budget: Budget,
+    /// The number that its next event will have.
+    pub(crate) next_event: EventNumber,
     decoders: [Utf8Decoder; 2],
 }
 
 impl Context {
     pub(crate) fn new(promise: PromiseId, parent: Json, budget: Budget) -> Self {
-        Self { promise, parent, budget, decoders: Default::default() }
+        Self { promise, parent, budget, next_event: 1, decoders: Default::default() }
+    }
+
+    /// What it printed besides its events, so that another process can go on.
+    pub(crate) fn output(&self) -> OutputState {
+        let [stdout, stderr] = &self.decoders;
+        OutputState { incomplete: [stdout.incomplete(), stderr.incomplete()], ..self.budget.state() }
+    }
+
+    /// Goes on where another process stood.
+    pub(crate) fn resume(&mut self, output: OutputState, next_event: EventNumber) {
+        self.next_event = next_event;
+        let [stdout, stderr] = output.incomplete.clone();
+        self.decoders = [Utf8Decoder::resume(stdout), Utf8Decoder::resume(stderr)];
+        self.budget.resume(output);
     }
 
     pub(crate) fn decoder(&mut self, stream: StreamName) -> &mut Utf8Decoder {
@@ -109,6 +128,34 @@ impl Budget {
             }
         }
         Admission { pass: text, is_first_drop: nothing_dropped && self.dropped > 0, is_held: true }
+    }
+
+    /// Text that is neither shown nor kept.
+    pub(crate) fn refuse(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        self.dropped += bytes as u64;
+    }
+
+    /// The sums, for the record of an execution.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally { written: self.written, dropped: self.dropped }
+    }
+
+    fn state(&self) -> OutputState {
+        OutputState {
+            written: self.written,
+            dropped: self.dropped,
+            head: self.head as u64,
+            tail: self.tail.iter().cloned().collect(),
+            ..OutputState::default()
+        }
+    }
+
+    fn resume(&mut self, state: OutputState) {
+        (self.written, self.dropped) = (state.written, state.dropped);
+        self.head = usize::try_from(state.head).unwrap_or(usize::MAX).min(self.head_max);
+        self.tail_bytes = state.tail.iter().map(|(_, text)| text.len()).sum();
+        self.tail = state.tail.into();
     }
 
     /// The end of the text, when there will be no more.

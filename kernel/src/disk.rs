@@ -33,19 +33,19 @@ pub(crate) struct Measuring {
 impl Session {
     /// An execution ended by itself: its promise is settled, if there is something to measure before that then
     /// later.
-    pub(crate) async fn measure_and_settle(&mut self, running: Box<Running>, done: Done) {
+    pub(crate) fn measure_and_settle(&mut self, running: Box<Running>, done: Done) {
         let directory = self.config.program.directory.clone();
         match (self.config.limits.disk_bytes, directory) {
             (Some(limit), Some(directory)) if running.cell.is_some() => {
                 let task = tokio::task::spawn_blocking(move || measure(&directory, DISK_ENTRIES_MAX));
                 self.measuring = Some(Measuring { running, done, limit, task });
             }
-            _ => self.settle(running, &done, None).await,
+            _ => self.settle(running, &done, None),
         }
     }
 
     /// The measurement is there: within the limit the execution ends as it would have, else with the error.
-    pub(crate) async fn measured(&mut self, found: Result<u64, String>) {
+    pub(crate) fn measured(&mut self, found: Result<u64, String>) {
         let Some(Measuring { running, done, limit, .. }) = self.measuring.take() else { return };
         let over = match found {
             Ok(bytes) if bytes <= limit => None,
@@ -62,7 +62,7 @@ impl Session {
             );
             Verdict { code: ErrorCode::DiskLimit, evalue }
         });
-        self.settle(running, &done, verdict).await;
+        self.settle(running, &done, verdict);
     }
 }
 

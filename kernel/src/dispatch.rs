@@ -5,32 +5,58 @@
 //! becomes of it.
 
 use bytes::Bytes;
-use cob_bridge::{BridgeError, Created};
+use cob_bridge::{BridgeError, Created, NewExecution, Write};
 use cob_pool::Lane;
 use cob_protocol::content::{
-    AbortedReply, CommInfoRequest, ErrorReply, ExecuteRequest, ExecutionState, HistoryRequest,
+    AbortedReply, CommInfoRequest, ErrorReply, ExecuteOptions, ExecuteRequest, ExecutionState, HistoryRequest,
 };
+use cob_protocol::crash_point;
 use cob_protocol::error::ErrorCode;
 use cob_protocol::event::ErrorText;
 use cob_protocol::frame::{Comm, CommAction, Frame, RequestNumber};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::limits::SESSION_WAITING_MAX;
-use cob_protocol::promise::{Key, SessionState, Settlement, State};
+use cob_protocol::message::Outgoing;
+use cob_protocol::promise::{Durability, Key, Promise, SessionState, Settlement, State};
 use cob_protocol::registry::{self, Request, RequestError};
 
+use crate::arrivals::{Arrival, Arrived, Creation};
+use crate::records::Effect;
+use crate::replies;
 use crate::request::{Client, ClientRequest};
-use crate::session::{Current, Session, WorkerState};
+use crate::session::{Current, Session};
+use crate::telling::{refusal_code, status};
 
 /// A request that waits its turn.
 pub(crate) struct Queued {
     pub(crate) request: ClientRequest,
     pub(crate) work: Work,
+    /// Of requests that run code.
+    pub(crate) promised: Option<Promised>,
+}
+
+/// The promise of a request that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promised {
+    pub(crate) id: PromiseId,
+    pub(crate) durability: Durability,
+    /// It is recorded as started, or is about to be, before anything that comes after it.
+    pub(crate) is_started: bool,
+}
+
+/// A request that waits for an execution which another one asked for.
+pub(crate) struct Joined {
+    pub(crate) promise: PromiseId,
+    /// Without its content: all that is needed of it is where its reply goes.
+    pub(crate) request: ClientRequest,
+    /// It is the same message once more, for which the session is busy already.
+    is_resent: bool,
 }
 
 pub(crate) enum Work {
-    Execute { body: ExecuteRequest, promise: PromiseId },
-    Comm { comm: Box<Comm>, promise: PromiseId },
+    Execute(ExecuteRequest),
+    Comm(Box<Comm>),
     Ask(Question, String),
     History(HistoryRequest),
     CommInfo(CommInfoRequest),
@@ -57,15 +83,15 @@ impl Question {
 
 impl Session {
     /// Takes a request in: answers it, or puts it into the queue.
-    pub(crate) async fn accept(&mut self, request: ClientRequest) {
+    pub(crate) fn accept(&mut self, request: ClientRequest) {
         let message = &request.message;
         match Request::read(&message.header.msg_type, request.channel, &message.content) {
-            Ok(body) => self.sort(request, body).await,
+            Ok(body) => self.sort(request, body),
             Err(error) => self.refuse_unreadable(&request, &error),
         }
     }
 
-    async fn sort(&mut self, request: ClientRequest, body: Request) {
+    fn sort(&mut self, request: ClientRequest, body: Request) {
         let queued = match body {
             Request::KernelInfo(_) => return self.kernel_info(request),
             Request::Connect(_) => return self.at_once(&request, |session| session.connect(&request)),
@@ -76,23 +102,22 @@ impl Session {
                     session.reply(&request, "interrupt_reply", ok());
                 });
             }
-            Request::Shutdown(body) => return self.shutdown_request(&request, body.restart).await,
+            Request::Shutdown(body) => return self.shutdown_request(&request, body.restart),
             // Answers have a channel of their own, and are not requests.
             Request::Input(_) => return,
-            Request::Execute(body) => return self.enqueue_execute(request, body).await,
+            Request::Execute(body) => {
+                crash_point!("request_read");
+                return self.promise(request, Work::Execute(body));
+            }
             Request::CommOpen(body) => {
                 let target = (Some(body.target_name), body.target_module);
-                return self.enqueue_comm(request, CommAction::Open, body.comm_id, target, body.data).await;
+                return self.enqueue_comm(request, CommAction::Open, body.comm_id, target, body.data);
             }
             Request::CommMsg(body) => {
-                return self
-                    .enqueue_comm(request, CommAction::Msg, body.comm_id, (None, None), body.data)
-                    .await;
+                return self.enqueue_comm(request, CommAction::Msg, body.comm_id, (None, None), body.data);
             }
             Request::CommClose(body) => {
-                return self
-                    .enqueue_comm(request, CommAction::Close, body.comm_id, (None, None), body.data)
-                    .await;
+                return self.enqueue_comm(request, CommAction::Close, body.comm_id, (None, None), body.data);
             }
             Request::Complete(body) => {
                 let cursor = body.cursor();
@@ -110,19 +135,18 @@ impl Session {
     }
 
     fn enqueue(&mut self, request: ClientRequest, work: Work) {
+        if let Some(why) = self.over() {
+            return self.refuse(Queued { request, work, promised: None }, ErrorCode::ShuttingDown, why);
+        }
         self.queue_bytes += request.bytes();
-        self.queue.push_back(Queued { request, work });
-    }
-
-    async fn enqueue_execute(&mut self, request: ClientRequest, body: ExecuteRequest) {
-        match self.promise_for(&request).await {
-            Ok(Created::New(promise)) => self.enqueue(request, Work::Execute { body, promise }),
-            Ok(Created::Joined(known)) => self.join(request, known.id, known.value),
-            Err(error) => self.refuse_bridge(&request, &error),
+        if self.arrivals.is_empty() {
+            self.queue.push_back(Queued { request, work, promised: None });
+        } else {
+            self.arrivals.push(Arrival { request, work, creation: None });
         }
     }
 
-    async fn enqueue_comm(
+    fn enqueue_comm(
         &mut self,
         request: ClientRequest,
         action: CommAction,
@@ -130,45 +154,130 @@ impl Session {
         (target_name, target_module): (Option<String>, Option<String>),
         data: Json,
     ) {
-        match self.promise_for(&request).await {
-            Ok(Created::New(promise)) => {
-                let comm = Box::new(Comm {
-                    action,
-                    execution: promise.execution,
-                    comm_id,
-                    target_name,
-                    target_module,
-                    data,
-                    metadata: request.message.metadata.clone(),
-                    parent: request.parent(),
-                    at: Default::default(),
-                });
-                self.enqueue(request, Work::Comm { comm, promise });
-            }
-            // It has no reply, and runs once.
-            Ok(Created::Joined(_)) => self.at_once(&request, |_| {}),
-            Err(error) => self.refuse_bridge(&request, &error),
-        }
+        let comm = Comm {
+            action,
+            // The promise names it.
+            execution: 0,
+            comm_id,
+            target_name,
+            target_module,
+            data,
+            metadata: request.message.metadata.clone(),
+            parent: request.parent(),
+            at: Default::default(),
+        };
+        self.promise(request, Work::Comm(Box::new(comm)));
     }
 
-    /// The promise of a request that runs code; the message's own id is its idempotency key.
-    async fn promise_for(&self, request: &ClientRequest) -> Result<Created, BridgeError> {
-        let header = &request.message.header;
-        let key = Key {
-            principal: request.client.session.clone(),
-            key: header.msg_id.clone(),
-            body: cob_protocol::signing::body_hash(&request.message.content),
+    /// Asks for the promise of a request that runs code.
+    fn promise(&mut self, request: ClientRequest, work: Work) {
+        self.ask_for_promise(request, work, false);
+    }
+
+    fn ask_for_promise(&mut self, request: ClientRequest, work: Work, is_again: bool) {
+        let options = match ExecuteOptions::read(&request.message.metadata) {
+            Ok(options) => options,
+            Err(why) => {
+                return self.at_once(&request, |session| {
+                    session.reply_error(&request, ErrorCode::BadRequest, &why, SessionState::Kept);
+                });
+            }
         };
-        self.bridge.create_execution(self.config.id, Some(key)).await
+        if let Some(why) = self.over() {
+            return self.refuse(Queued { request, work, promised: None }, ErrorCode::ShuttingDown, why);
+        }
+        self.pay_debts();
+        self.records.submit();
+        let durability = options.durability.unwrap_or(self.config.durability);
+        // Nothing stands before it: one commit records that it was accepted and that it starts.
+        let starts_now = self.is_free() && self.queue.is_empty() && self.arrivals.is_empty();
+        let start = starts_now.then(|| self.count_of(&work));
+        let now = self.bridge.now();
+        let execution = NewExecution {
+            session: self.config.id,
+            key: Some(request.key(&options)),
+            durability,
+            deadline: options.deadline_ms.map(|ms| now.after_ms(i64::try_from(ms).unwrap_or(i64::MAX))),
+            request: request.record(),
+            start,
+        };
+        let submitted = self.bridge.submit(durability, vec![Write::CreateExecution(execution)]);
+        self.queue_bytes += request.bytes();
+        let creation = Creation { submitted, durability, is_started: starts_now, is_again };
+        self.arrivals.push(Arrival { request, work, creation: Some(creation) });
+    }
+
+    /// `In [count]` of work that starts now.
+    pub(crate) fn count_of(&self, work: &Work) -> u32 {
+        let counts = matches!(work, Work::Execute(body) if body.store_history && !body.silent);
+        self.count + u32::from(counts)
+    }
+
+    /// It is known what became of a request's promise.
+    pub(crate) fn arrived(&mut self, arrived: Arrived) {
+        if matches!(arrived.created, Some(Ok(Created::New(_)))) {
+            crash_point!("promise_committed");
+        }
+        let Arrived { request, work, created, durability, is_started, is_again } = arrived;
+        let promised = match created {
+            None => None,
+            Some(Ok(Created::New(id))) => Some(Promised { id, durability, is_started }),
+            Some(Ok(Created::Joined(known))) => {
+                self.queue_bytes -= request.bytes();
+                // It was replied to between the look of the store and now: the store has its value by now.
+                if known.value.is_none() && !is_again && !self.is_open(known.id) {
+                    return self.ask_for_promise(request, work, true);
+                }
+                return self.join(request, &work, &known);
+            }
+            Some(Err(error)) => {
+                self.queue_bytes -= request.bytes();
+                return self.refuse_bridge(&request, &error);
+            }
+        };
+        if let Some(why) = self.over() {
+            self.queue_bytes -= request.bytes();
+            let queued = Queued { request, work, promised };
+            return self.refuse(queued, ErrorCode::ShuttingDown, why);
+        }
+        self.queue.push_back(Queued { request, work, promised });
+    }
+
+    /// Whether an execution waits, runs, or has ended and was not replied to.
+    fn is_open(&self, id: PromiseId) -> bool {
+        let is_current = matches!(&self.current, Some(Current::Run(running)) if running.promise == id);
+        let is_ending = self.is_ending() && self.contexts.latest() == id.execution;
+        is_current
+            || is_ending
+            || self.queue.iter().any(|queued| queued.promised.is_some_and(|known| known.id == id))
+    }
+
+    /// Why nothing is taken any more, if that is so.
+    fn over(&self) -> Option<&'static str> {
+        (self.stopping.is_some() || self.end.is_some()).then_some("the kernel shuts down")
     }
 
     /// A retry: the stored reply, or the same reply as everybody else when it comes.
-    fn join(&mut self, request: ClientRequest, promise: PromiseId, value: Option<Json>) {
-        match value {
+    fn join(&mut self, mut request: ClientRequest, work: &Work, known: &Promise) {
+        match &known.value {
+            // It has no reply, and runs once.
+            _ if matches!(work, Work::Comm(_)) => self.at_once(&request, |_| {}),
             Some(content) => {
-                self.at_once(&request, |session| session.reply(&request, "execute_reply", content));
+                let message = Outgoing {
+                    metadata: replies::metadata(known),
+                    ..Outgoing::new("execute_reply", request.parent(), content.clone())
+                };
+                self.at_once(&request, |session| session.send_reply(&request, message));
             }
-            None if self.joined.len() < SESSION_WAITING_MAX => self.joined.push((promise, request)),
+            None if self.joined.len() < SESSION_WAITING_MAX => {
+                let is_resent = self.is_resent(&request, known);
+                if !is_resent {
+                    self.status(ExecutionState::Busy, &request);
+                }
+                self.ask_again(known.id, &request);
+                (request.message.content, request.message.buffers) = Default::default();
+                self.joined.push(Joined { promise: known.id, request, is_resent });
+            }
             None => self.at_once(&request, |session| {
                 session.reply_error(
                     &request,
@@ -180,67 +289,85 @@ impl Session {
         }
     }
 
-    pub(crate) fn reply_to_joined(&mut self, promise: PromiseId, content: &Json) {
+    /// Whether a message that asks for this execution has come before.
+    fn is_resent(&self, request: &ClientRequest, known: &Promise) -> bool {
+        let header = &request.message.header;
+        let is_it = |other: &ClientRequest| {
+            let known = &other.message.header;
+            known.msg_id == header.msg_id && known.session == header.session
+        };
+        let is_key = |key: &Key| key.key == header.msg_id && key.principal == header.session;
+        let mut queued = self.queue.iter().map(|queued| &queued.request);
+        known.key.as_ref().is_some_and(is_key)
+            || matches!(&self.current, Some(Current::Run(running)) if is_it(&running.request))
+            || queued.any(is_it)
+            || self.joined.iter().any(|joined| is_it(&joined.request))
+    }
+
+    /// Those who wait for an execution as well.
+    fn take_joined(&mut self, promise: PromiseId) -> Vec<Joined> {
         if self.joined.is_empty() {
-            return;
+            return Vec::new();
         }
         let (theirs, others) =
-            std::mem::take(&mut self.joined).into_iter().partition(|(id, _)| *id == promise);
+            std::mem::take(&mut self.joined).into_iter().partition(|joined| joined.promise == promise);
         self.joined = others;
-        let theirs: Vec<(PromiseId, ClientRequest)> = theirs;
-        for (_, request) in theirs {
-            self.reply(&request, "execute_reply", content.clone());
+        theirs
+    }
+
+    /// Answers those who wait for an execution as well, now; `reply` is for their own request, but for its parent.
+    pub(crate) fn reply_to_joined(&mut self, promise: PromiseId, reply: &Outgoing) {
+        for Joined { request, is_resent, .. } in self.take_joined(promise) {
+            let message = Outgoing { parent: request.parent(), ..reply.clone() };
+            self.outlet.reply(request.channel, &request.client.identity, message);
+            if !is_resent {
+                self.perform(Effect::Publish(status(ExecutionState::Idle, request.parent())));
+            }
         }
     }
 
     /// Starts a request whose turn has come.
-    pub(crate) async fn begin(&mut self, Queued { request, work }: Queued) {
-        match work {
-            Work::Execute { body, promise } => self.execute(request, body, promise).await,
-            Work::Comm { comm, promise } => self.comm(request, *comm, promise).await,
-            Work::Ask(question, code) => {
-                self.status(ExecutionState::Busy, request.parent());
+    pub(crate) fn begin(&mut self, Queued { request, work, promised }: Queued) {
+        match (work, promised) {
+            (Work::Execute(body), Some(promised)) => self.execute(request, body, promised),
+            (Work::Comm(comm), Some(promised)) => self.comm(request, *comm, promised),
+            (Work::Execute(_) | Work::Comm(_), None) => {
+                tracing::error!("a request that runs code has no promise; it is not run");
+            }
+            (Work::Ask(question, code), _) => {
+                self.status(ExecutionState::Busy, &request);
                 self.next_question += 1;
                 let number = self.next_question;
-                let sent = self.send(question.frame(number), vec![Bytes::from(code)]);
-                match sent {
-                    Ok(()) => self.current = Some(Current::Ask { request: Box::new(request), number }),
-                    Err(why) => {
-                        self.reply_error(&request, ErrorCode::RequestTooLarge, &why, SessionState::Kept);
-                        self.status(ExecutionState::Idle, request.parent());
-                    }
-                }
+                self.current = Some(Current::Ask { request: Box::new(request), number });
+                self.send(question.frame(number), vec![Bytes::from(code)], Lane::Data);
             }
-            Work::History(body) => self.at_once(&request, |session| session.answer_history(&request, &body)),
-            Work::CommInfo(body) => {
-                self.at_once(&request, |session| session.answer_comm_info(&request, &body))
+            (Work::History(body), _) => {
+                self.at_once(&request, |session| session.answer_history(&request, &body));
+            }
+            (Work::CommInfo(body), _) => {
+                self.at_once(&request, |session| session.answer_comm_info(&request, &body));
             }
         }
     }
 
-    /// Sends to the live worker; says why when the frame cannot be sent.
-    pub(crate) fn send(&mut self, frame: Frame, payloads: Vec<Bytes>) -> Result<(), String> {
-        match &mut self.worker {
-            WorkerState::Live(worker) => {
-                worker.send(&frame, payloads, Lane::Data).map_err(|error| error.to_string())
-            }
-            // Its end is about to be noticed; whatever is current then is lost with it.
-            WorkerState::Starting(_) | WorkerState::None => Ok(()),
-        }
+    /// Sends to the present worker, once everything before it is recorded.
+    pub(crate) fn send(&mut self, frame: Frame, payloads: Vec<Bytes>, lane: Lane) {
+        let generation = self.generation;
+        self.records.then(Effect::Send { generation, frame: Box::new(frame), payloads, lane });
     }
 
     /// Busy, the answer, idle.
     pub(crate) fn at_once(&mut self, request: &ClientRequest, answer: impl FnOnce(&mut Self)) {
-        self.status(ExecutionState::Busy, request.parent());
+        self.status(ExecutionState::Busy, request);
         self.outlet.flush();
         answer(self);
-        self.status(ExecutionState::Idle, request.parent());
+        self.status(ExecutionState::Idle, request);
     }
 
     // --- Refusals --------------------------------------------------------------------------------------------
 
     pub(crate) fn reply_error(
-        &self,
+        &mut self,
         request: &ClientRequest,
         code: ErrorCode,
         evalue: &str,
@@ -263,34 +390,36 @@ impl Session {
     }
 
     fn refuse_bridge(&mut self, request: &ClientRequest, error: &BridgeError) {
-        let code = match error {
-            BridgeError::KeyReused { .. } => ErrorCode::KeyReused,
-            _ => ErrorCode::Busy,
-        };
         self.at_once(request, |session| {
-            session.reply_error(request, code, &error.to_string(), SessionState::Kept);
+            session.reply_error(request, refusal_code(error), &error.to_string(), SessionState::Kept);
         });
     }
 
     /// Refuses everything that waits, because the session is over.
-    pub(crate) async fn refuse_queue(&mut self, code: ErrorCode, why: &str) {
-        let lost = SessionState::Lost;
+    pub(crate) fn refuse_queue(&mut self, code: ErrorCode, why: &str) {
         for request in std::mem::take(&mut self.waiting_for_ready) {
-            self.at_once(&request, |session| session.reply_error(&request, code, why, lost));
+            self.at_once(&request, |session| session.reply_error(&request, code, why, SessionState::Lost));
         }
-        self.queue_bytes = 0;
         for queued in std::mem::take(&mut self.queue) {
-            let error = ErrorText::coded(code, why);
-            let content = Json::of(&ErrorReply::coded(&error, code, lost)).unwrap_or_default();
-            self.cancel(&queued, content, lost).await;
-            self.at_once(&queued.request, |session| session.reply_error(&queued.request, code, why, lost));
+            self.queue_bytes -= queued.request.bytes();
+            self.refuse(queued, code, why);
         }
     }
 
+    /// A request will not run, because the session is over.
+    fn refuse(&mut self, queued: Queued, code: ErrorCode, why: &str) {
+        let lost = SessionState::Lost;
+        let error = ErrorText::coded(code, why);
+        let mut reply = ErrorReply::coded(&error, code, lost);
+        reply.execution_count = matches!(queued.work, Work::Execute(_)).then_some(self.count);
+        let content = Json::of(&reply).unwrap_or_default();
+        self.cancel(queued, State::RejectedCanceled, content, lost);
+    }
+
     /// After an error: the executions that this client has queued are not run.
-    pub(crate) async fn abort_queued_of(&mut self, client: &Client) {
+    pub(crate) fn abort_queued_of(&mut self, client: &Client) {
         let is_theirs =
-            |queued: &Queued| queued.request.client == *client && matches!(queued.work, Work::Execute { .. });
+            |queued: &Queued| queued.request.client == *client && matches!(queued.work, Work::Execute(_));
         let (aborted, kept) = std::mem::take(&mut self.queue).into_iter().partition(is_theirs);
         self.queue = kept;
         let aborted: std::collections::VecDeque<Queued> = aborted;
@@ -298,19 +427,35 @@ impl Session {
             self.queue_bytes -= queued.request.bytes();
             let reply = AbortedReply { status: "aborted", execution_count: self.count };
             let content = Json::of(&reply).unwrap_or_default();
-            self.cancel(&queued, content.clone(), SessionState::Kept).await;
-            self.at_once(&queued.request, |session| session.reply(&queued.request, "execute_reply", content));
+            self.cancel(queued, State::RejectedCanceled, content, SessionState::Kept);
         }
     }
 
-    /// Settles the promise of a request that will not run.
-    async fn cancel(&mut self, queued: &Queued, value: Json, session_state: SessionState) {
-        let Some(promise) = queued.promise() else { return };
-        let settlement = Settlement { state: State::RejectedCanceled, value: value.clone(), session_state };
-        if let Err(error) = self.bridge.settle(promise, settlement).await {
-            tracing::error!(%error, "promise not settled");
+    /// Settles the promise of a request that will not run, and answers all who asked for it: like every retry later.
+    pub(crate) fn cancel(&mut self, queued: Queued, state: State, value: Json, session_state: SessionState) {
+        let Queued { request, promised, .. } = queued;
+        if let Some(Promised { id, durability, .. }) = promised {
+            let settlement = Settlement::silent(state, value.clone(), session_state);
+            let write = match state {
+                State::RejectedTimedOut => Write::Expire { id, settlement },
+                _ => Write::Settle { id, settlement },
+            };
+            self.write_surely(durability, write);
         }
-        self.reply_to_joined(promise, &value);
+        let promise = promised.map(|promised| promised.id);
+        let joined = promise.map(|id| self.take_joined(id)).unwrap_or_default();
+        self.status(ExecutionState::Busy, &request);
+        let joined = joined.into_iter().map(|joined| (joined.request, joined.is_resent));
+        for (request, is_resent) in std::iter::once((request, false)).chain(joined) {
+            if let Some(reply_type) = registry::reply_type(&request.message.header.msg_type) {
+                let message = Outgoing::new(reply_type, request.parent(), value.clone());
+                let (channel, identity) = (request.channel, request.client.identity.clone());
+                self.records.then(Effect::Answer { promise, channel, identity, message });
+            }
+            if !is_resent {
+                self.status(ExecutionState::Idle, &request);
+            }
+        }
     }
 }
 

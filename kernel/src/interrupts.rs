@@ -13,12 +13,19 @@
 
 use std::time::Duration;
 
+use cob_bridge::Write;
 use cob_pool::{Exit, WorkerEvent};
+use cob_protocol::content::ErrorReply;
 use cob_protocol::error::ErrorCode;
+use cob_protocol::event::ErrorText;
 use cob_protocol::frame::question_target;
+use cob_protocol::ids::PromiseId;
+use cob_protocol::json::Json;
 use cob_protocol::limits::SHUTDOWN_GRACE_MS;
+use cob_protocol::promise::{SessionState, Settlement, State};
 use tokio::time::Instant;
 
+use crate::calls::{Answered, CallEnd};
 use crate::handlers::Verdict;
 use crate::ladder::{Cause, Climb, Step};
 use crate::session::{Current, Session, WorkerState};
@@ -100,6 +107,68 @@ impl Session {
         if self.still_runs(target).await && self.time_up_at().is_some_and(|at| at <= Instant::now()) {
             tracing::info!("the running code has used up its time and is interrupted");
             self.climb(target, Cause::TimeLimit);
+        }
+    }
+
+    /// A deadline has passed: what waits is not run, what runs is interrupted, what was asked is answered.
+    pub(crate) async fn overdue(&mut self, due: PromiseId) {
+        if self.time_out_question(due) {
+            return;
+        }
+        if matches!(&self.current, Some(Current::Run(running)) if running.promise == due) {
+            return self.interrupt_overdue(due).await;
+        }
+        let place =
+            self.queue.iter().position(|queued| queued.promised.is_some_and(|promised| promised.id == due));
+        if let Some(queued) = place.and_then(|place| self.queue.remove(place)) {
+            self.queue_bytes -= queued.request.bytes();
+            let evalue = "the deadline of the request passed before its turn came; nothing was run";
+            let error = ErrorText::coded(ErrorCode::DeadlinePassed, evalue);
+            let reply = ErrorReply::coded(&error, ErrorCode::DeadlinePassed, SessionState::Kept);
+            let content = Json::of(&reply).unwrap_or_default();
+            return self.cancel(queued, State::RejectedTimedOut, content, SessionState::Kept);
+        }
+        if !self.arrivals.is_empty() {
+            // It is on its way into the queue.
+            return tokio::task::yield_now().await;
+        }
+        self.end_unheld(due);
+    }
+
+    /// Nobody holds this promise: its end could not be recorded when it came, or it belongs to no session that goes on.
+    fn end_unheld(&mut self, due: PromiseId) {
+        if self
+            .owed
+            .iter()
+            .any(|write| matches!(write, Write::Settle { id, .. } | Write::Expire { id, .. } if *id == due))
+        {
+            return self.pay_debts();
+        }
+        tracing::warn!(promise = %due, "a promise that nobody holds has passed its deadline");
+        let value = match due.call {
+            Some(_) => Json::of(&CallEnd { request: 0, answer: Answered::TimedOut, input: None }),
+            None => {
+                let error = ErrorText::coded(ErrorCode::DeadlinePassed, "the deadline of the request passed");
+                Json::of(&ErrorReply::coded(&error, ErrorCode::DeadlinePassed, SessionState::Lost))
+            }
+        };
+        let value = value.unwrap_or_default();
+        let settlement = Settlement::silent(State::RejectedTimedOut, value, SessionState::Lost);
+        self.records.write(self.config.durability, Write::Expire { id: due, settlement });
+    }
+
+    async fn interrupt_overdue(&mut self, due: PromiseId) {
+        let Some(target) = self.interruptible() else { return };
+        // It may have ended in time, and only we are late.
+        if self.still_runs(target).await
+            && let Some(Current::Run(running)) = &mut self.current
+            && !running.is_overdue
+        {
+            tracing::info!("the deadline of the running code has passed; it is interrupted");
+            running.is_overdue = true;
+            // Its end will be recorded when the code has ended; meanwhile others are due.
+            self.bridge.attend(due);
+            self.climb(target, Cause::Deadline);
         }
     }
 
@@ -194,9 +263,10 @@ impl Session {
         }
         let climb = self.ladder.climb().filter(|_| self.is_killed);
         match (climb, code_of_end(exit, climb.map(|climb| climb.cause))) {
-            (Some(climb), code @ (ErrorCode::InterruptedByForce | ErrorCode::TimeLimit)) => {
-                Verdict { code, evalue: self.forced(climb) }
-            }
+            (
+                Some(climb),
+                code @ (ErrorCode::InterruptedByForce | ErrorCode::TimeLimit | ErrorCode::DeadlinePassed),
+            ) => Verdict { code, evalue: self.forced(climb) },
             (_, code) => Verdict { code, evalue: format!("the worker {exit}") },
         }
     }
@@ -209,6 +279,7 @@ impl Session {
         match climb.cause {
             Cause::Interrupt => format!("the code {end}"),
             Cause::TimeLimit => format!("{} and {end}", self.took_too_long()),
+            Cause::Deadline => format!("the deadline of the request passed, the code {end}"),
         }
     }
 
@@ -235,6 +306,7 @@ fn code_of_end(exit: &Exit, killed: Option<Cause>) -> ErrorCode {
         (Exit::Status(_) | Exit::Violation(_), _) | (_, None) => ErrorCode::WorkerLost,
         (_, Some(Cause::Interrupt)) => ErrorCode::InterruptedByForce,
         (_, Some(Cause::TimeLimit)) => ErrorCode::TimeLimit,
+        (_, Some(Cause::Deadline)) => ErrorCode::DeadlinePassed,
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Cause {
     Interrupt,
     /// It took all the time it may take.
     TimeLimit,
+    /// The request wanted an end by now.
+    Deadline,
 }
 
 /// What is to be done now.
@@ -63,12 +65,21 @@ impl Ladder {
             && climb.target == target
         {
             climb.signals += 1;
-            return;
+            if cause == Cause::Interrupt {
+                return;
+            }
+            // An interrupt that is never followed by force would be the end of every limit.
+            climb.cause = cause;
+            if climb.grace.is_some() {
+                return;
+            }
         }
         let grace = match cause {
             Cause::Interrupt => self.grace,
             // A limit that the code can decline would be none.
-            Cause::TimeLimit => Some(self.grace.unwrap_or(Duration::from_millis(INTERRUPT_GRACE_MS))),
+            Cause::TimeLimit | Cause::Deadline => {
+                Some(self.grace.unwrap_or(Duration::from_millis(INTERRUPT_GRACE_MS)))
+            }
         };
         let again = Some(now + before_second(grace));
         self.clear();
@@ -256,6 +267,20 @@ mod tests {
         let mut ladder = Ladder::new(None);
         ladder.begin(7, Cause::TimeLimit, start);
         assert_eq!(steps(&mut ladder, start), [(1000, Step::Signal(7)), (2000, Step::Kill(7))]);
+    }
+
+    #[test]
+    fn a_limit_is_enforced_even_after_an_interrupt_that_would_never_kill() {
+        for grace in [None, Some(ms(2000))] {
+            let start = Instant::now();
+            let mut ladder = Ladder::new(grace);
+            ladder.begin(7, Cause::Interrupt, start);
+            ladder.begin(7, Cause::Deadline, start + ms(10));
+            // Who only asks is not let off any more.
+            ladder.asks();
+            assert_eq!(ladder.climb().map(|climb| climb.cause), Some(Cause::Deadline));
+            assert!(matches!(steps(&mut ladder, start).last(), Some((_, Step::Kill(7)))));
+        }
     }
 
     #[test]

@@ -7,19 +7,28 @@
 //! Follow a request: [`notebook`] or a command line puts it into [`session`], whose loop hands it to
 //! [`dispatch`](mod@dispatch), which queues or answers it with the help of `handlers`; `outputs` turns what the
 //! worker says into events and broadcasts; `outlet` carries them out.
+//! `hearing` is where the worker is listened to, `ending` how an execution and the session end.
 //! What does not end by itself is ended by `interrupts`, which climbs the `ladder`; `disk` measures what was left.
 
+mod arrivals;
 mod calls;
 mod contexts;
 mod disk;
 mod dispatch;
+mod ending;
 mod handlers;
+mod hearing;
 mod interrupts;
 mod ladder;
 pub mod local;
 pub mod notebook;
 pub mod outlet;
 mod outputs;
+mod records;
+pub mod recovery;
+mod replies;
 pub mod request;
 pub mod session;
+pub mod survival;
+mod telling;
 mod text;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cob_bridge::{Bridge, MemoryStore};
+use cob_bridge::Bridge;
 use cob_protocol::error::ErrorCode;
 use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, Header, Incoming, Outgoing, PROTOCOL_VERSION};
@@ -52,7 +52,7 @@ impl LocalClient {
     pub fn start(config: Config) -> Self {
         let (outlet, messages) = Outlet::local();
         let (senders, inputs) = lanes();
-        let bridge = Bridge::new(MemoryStore::default(), Arc::new(SystemClock));
+        let bridge = Bridge::in_memory(Arc::new(SystemClock));
         let session = tokio::spawn(Session::new(config, bridge, outlet, inputs).run());
         Self { senders, messages, session: Some(session), requests: 0 }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use cob_bridge::{Health, Write};
 use cob_protocol::content::{ClearOutputContent, CommMsg, CommOpen, ExecutionState, StreamContent};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::event::{ErrorText, Event};
@@ -20,7 +21,8 @@ use cob_protocol::message::Outgoing;
 use cob_protocol::promise::SessionState;
 use serde::Serialize;
 
-use crate::session::{Current, Running, Session};
+use crate::records::Effect;
+use crate::session::{Cell, Current, Running, Session};
 use crate::text::size;
 
 /// What a worker must not send.
@@ -28,14 +30,15 @@ pub(crate) type Violation = &'static str;
 
 impl Session {
     /// Bytes from one of the worker's pipes.
-    pub(crate) async fn output(&mut self, stream: StreamName, bytes: &Bytes) {
+    pub(crate) fn output(&mut self, stream: StreamName, bytes: &Bytes) {
         let execution = self.contexts.latest();
         let Some(context) = self.contexts.get_mut(execution) else {
             tracing::debug!(stream = stream.as_str(), bytes = bytes.len(), "output before the first request");
             return;
         };
         let text = context.decoder(stream).decode(bytes);
-        self.text(execution, stream, text).await;
+        self.text(execution, stream, text);
+        self.write_output(execution);
     }
 
     /// A frame that is no end of an execution.
@@ -44,37 +47,46 @@ impl Session {
             Frame::Stream(stream) => {
                 let text =
                     payloads.first().map(|p| String::from_utf8_lossy(p).into_owned()).unwrap_or_default();
-                self.text(stream.execution, stream.name, text).await;
+                self.text(stream.execution, stream.name, text);
             }
             Frame::Display(display) => {
                 let content = display_content(&display, &payloads, None)?;
-                self.emit(display.execution, Event::Display(content)).await;
+                self.emit(display.execution, Event::Display(content));
             }
             Frame::UpdateDisplay(UpdateDisplay(display)) => {
                 let content = display_content(&display, &payloads, None)?;
-                self.emit(display.execution, Event::UpdateDisplay(content)).await;
+                self.emit(display.execution, Event::UpdateDisplay(content));
             }
             Frame::Result(result) => {
-                self.running(result.display.execution)?;
-                if let Some(text) = plain_text(&result.display.data, &payloads) {
+                let cell = self.running(result.display.execution)?.cell;
+                if let (Some(text), Some(Cell { count, is_in_history: true, .. })) =
+                    (plain_text(&result.display.data, &payloads), cell)
+                {
+                    let session = self.config.id;
+                    self.later.push(Write::HistoryOutput { session, line: count, text: text.clone() });
                     self.history.set_output(text);
                 }
                 let content = display_content(&result.display, &payloads, Some(result.count))?;
-                self.emit(result.display.execution, Event::Result(content)).await;
+                self.emit(result.display.execution, Event::Result(content));
             }
             Frame::ClearOutput(clear) => {
-                self.emit(clear.execution, Event::ClearOutput { wait: clear.wait }).await;
+                self.emit(clear.execution, Event::ClearOutput { wait: clear.wait });
             }
             Frame::Error(failure) => {
                 let running = self.running(failure.execution)?;
                 let error =
                     ErrorText { ename: failure.ename, evalue: failure.evalue, traceback: failure.traceback };
                 running.error = Some(error.clone());
-                self.emit(failure.execution, Event::Error(error)).await;
+                self.emit(failure.execution, Event::Error(error));
             }
             Frame::Comm(comm) => self.comm_from_code(comm, payloads),
-            Frame::Call(call) => self.call(call).await?,
+            Frame::Call(call) => self.call(call)?,
+            Frame::Attached(attached) => self.attached(&attached),
             Frame::Answer(answer) => {
+                // The server before this one asked it.
+                if answer.request <= self.first_question {
+                    return Ok(());
+                }
                 let Some(Current::Ask { number, .. }) = &self.current else {
                     return Err("an answer nobody asked for");
                 };
@@ -110,7 +122,7 @@ impl Session {
                 self.reply_error(&request, ErrorCode::BadRequest, &why, SessionState::Kept);
             }
         }
-        self.status(ExecutionState::Idle, request.parent());
+        self.status(ExecutionState::Idle, &request);
     }
 
     fn running(&mut self, execution: ExecutionNumber) -> Result<&mut Running, Violation> {
@@ -121,12 +133,21 @@ impl Session {
     }
 
     /// Text of an execution: what is within its budget is an event, the rest is counted.
-    async fn text(&mut self, execution: ExecutionNumber, name: StreamName, text: String) {
+    fn text(&mut self, execution: ExecutionNumber, name: StreamName, text: String) {
+        let is_running = matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == execution);
+        self.text_of(execution, is_running, name, text);
+    }
+
+    fn text_of(&mut self, execution: ExecutionNumber, is_running: bool, name: StreamName, text: String) {
         if text.is_empty() {
             return;
         }
-        let is_running = matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == execution);
+        let takes_output = self.takes_output();
         let Some(context) = self.contexts.get_mut(execution) else { return };
+        if !takes_output {
+            // The store has room for the end of what runs, and for nothing else.
+            return context.budget.refuse(text.len());
+        }
         let admission = context.budget.admit(name, text);
         let (limit, tail) = context.budget.limits();
         if admission.is_held && !is_running {
@@ -135,7 +156,7 @@ impl Session {
             context.budget.dropped += lost;
         }
         if !admission.pass.is_empty() {
-            self.emit(execution, Event::Stream { name, text: admission.pass }).await;
+            self.emit(execution, Event::Stream { name, text: admission.pass });
         }
         if admission.is_first_drop {
             let text = format!(
@@ -143,44 +164,57 @@ impl Session {
                 size(limit as u64),
                 size(tail as u64),
             );
-            self.emit(execution, Event::Stream { name: StreamName::Stderr, text }).await;
+            self.emit(execution, Event::Stream { name: StreamName::Stderr, text });
         }
     }
 
     /// Brings out what was still held back of an execution that ends.
-    pub(crate) async fn end_output(&mut self, running: &Running) {
+    pub(crate) fn end_output(&mut self, running: &Running) {
         let execution = running.promise.execution;
         for name in [StreamName::Stdout, StreamName::Stderr] {
             let Some(context) = self.contexts.get_mut(execution) else { return };
             let rest = context.decoder(name).finish();
-            self.text(execution, name, rest).await;
+            self.text_of(execution, true, name, rest);
         }
         let Some(context) = self.contexts.get_mut(execution) else { return };
         let (written, dropped) = (context.budget.written, context.budget.dropped);
         let tail = context.budget.take_tail();
         if dropped > 0 {
             let kept = written - dropped;
-            self.emit(execution, Event::Truncated { written, kept, dropped }).await;
+            self.emit(execution, Event::Truncated { written, kept, dropped });
         }
         for (name, text) in tail {
-            self.emit(execution, Event::Stream { name, text }).await;
+            self.emit(execution, Event::Stream { name, text });
         }
     }
 
+    /// Whether the store has room for more than the end of what runs.
+    fn takes_output(&self) -> bool {
+        matches!(self.bridge.health(), Health::Good)
+    }
+
     /// Records an event, then publishes it.
-    pub(crate) async fn emit(&mut self, execution: ExecutionNumber, event: Event) {
+    pub(crate) fn emit(&mut self, execution: ExecutionNumber, event: Event) {
         let Some(context) = self.contexts.get_mut(execution) else {
             tracing::debug!(execution, "output of an execution that is long over");
             return;
         };
-        let (promise, parent) = (context.promise, context.parent.clone());
+        let durability = match &self.current {
+            Some(Current::Run(running)) if running.promise.execution == execution => {
+                if running.unrecorded.is_some() {
+                    return;
+                }
+                running.durability
+            }
+            _ => self.config.durability,
+        };
+        let (id, parent, number) = (context.promise, context.parent.clone(), context.next_event);
+        context.next_event += 1;
         let event = Arc::new(event);
-        if let Err(error) = self.bridge.append(promise, Arc::clone(&event)).await {
-            // Late output of an execution whose record is gone is still shown.
-            tracing::debug!(%error, "event not recorded");
-        }
-        if let Some(message) = message_of(&event, parent) {
-            self.outlet.publish(message);
+        let message = message_of(&event, parent);
+        self.records.write(durability, Write::Append { id, number, event });
+        if let Some(message) = message {
+            self.records.then(Effect::Show(message));
         }
     }
 
@@ -204,7 +238,7 @@ impl Session {
             let mut message = Outgoing::new(msg_type, parent, content);
             message.metadata = metadata;
             message.buffers = payloads;
-            self.outlet.publish(message);
+            self.records.then(Effect::Publish(message));
         }
     }
 }
@@ -226,7 +260,7 @@ fn message_of(event: &Event, parent: Json) -> Option<Outgoing> {
             let content = StreamContent { name: StreamName::Stderr.as_str(), text: &truncated };
             ("stream", Json::of(&content))
         }
-        Event::CallOpened { .. } | Event::Done { .. } => return None,
+        Event::CallOpened { .. } | Event::CallClosed { .. } | Event::Done { .. } => return None,
     };
     Some(Outgoing::new(msg_type, parent, content.ok()?))
 }

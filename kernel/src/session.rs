@@ -1,39 +1,39 @@
 //! One session: one namespace, one worker at a time, one queue. The loop that everything passes through.
 //!
-//! **Invariants:** the loop owns the session's state and never waits in a handler for a client or for code, so
-//! control is always served; the next request starts only when the last one has been replied to; a reply leaves
-//! only after every output of its execution is recorded and on its way.
+//! **Invariants:** the loop owns the session's state and never waits in a handler for a client, for code or for the
+//! store, so control is always served; the next request starts only when the last one has been replied to; a reply
+//! leaves only after every output of its execution is recorded and on its way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use cob_bridge::{Bridge, History};
-use cob_pool::{
-    Exit, Lane, LeaseError, Leased, Origin, Program, Request, StartError, Worker, WorkerEvent, Workers,
-};
-use cob_protocol::content::{ConnectReply, ExecutionState, StatusContent};
-use cob_protocol::error::ErrorCode;
-use cob_protocol::frame::{Done, DoneStatus, Frame, RequestNumber, Shutdown};
-use cob_protocol::handshake::{Hello, Ready, VERSIONS};
+use cob_bridge::{Bridge, Entry, History, Write};
+use cob_pool::{Custodian, LeaseError, Origin, Program, Progress, Worker, WorkerEvent, Workers};
+use cob_protocol::content::{ConnectReply, ExecutionState};
+use cob_protocol::crash_point;
+use cob_protocol::frame::RequestNumber;
+use cob_protocol::handshake::Ready;
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
-use cob_protocol::limits::{
-    FLUSH_MS_MAX, OUTPUT_BEFORE_REPLY_MS_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX, SHUTDOWN_GRACE_MS,
-};
-use cob_protocol::message::Outgoing;
-use cob_protocol::promise::SessionState;
+use cob_protocol::limits::{EVENTS_AT_ONCE_MAX, FLUSH_MS_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX};
+use cob_protocol::promise::{Durability, Promise};
 use cob_protocol::resources::Limits;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::calls::Question;
+use crate::arrivals::Arrivals;
+use crate::calls::{CallEnd, Question};
 use crate::contexts::Contexts;
 use crate::disk::{Measuring, measurement};
-use crate::dispatch::{Queued, Work};
+use crate::dispatch::{Joined, Queued};
 use crate::handlers::UsageSample;
+use crate::hearing::News;
 use crate::ladder::{Ladder, TimeLeft};
 use crate::outlet::Outlet;
+use crate::records::Records;
+use crate::recovery::Past;
 use crate::request::{ClientRequest, Command, Inputs};
+use crate::survival::{Kept, Started, Survival};
 
 /// How a session is set up.
 #[derive(Debug)]
@@ -56,6 +56,14 @@ pub struct Config {
     pub workers: Workers,
     /// The ports of its channels, if it has any.
     pub ports: Option<ConnectReply>,
+    /// How safe its records are before anybody is told, unless a request says otherwise.
+    pub durability: Durability,
+    /// How its workers outlive this process, if they do.
+    pub survival: Option<Survival>,
+    /// What was recorded of it before this process began.
+    pub past: Option<Past>,
+    /// What was typed in it and in sessions before it, oldest first.
+    pub history: Vec<(SessionId, Entry)>,
 }
 
 /// How a session ended.
@@ -71,22 +79,44 @@ pub enum End {
 pub struct Session {
     pub(crate) config: Config,
     pub(crate) bridge: Bridge,
+    pub(crate) records: Records,
     pub(crate) outlet: Outlet,
     inputs: Inputs,
     pub(crate) worker: WorkerState,
+    /// Counts the workers: what was meant for one of them must not reach the next.
+    pub(crate) generation: u64,
+    /// Who keeps the present worker for the next server.
+    pub(crate) kept: Option<Kept>,
+    /// Who will keep the next one.
+    pub(crate) custodian: Option<Custodian>,
+    /// How far the present worker was last written down.
+    pub(crate) progress: Option<Progress>,
+    /// The last question of the running code, if it was answered before this process began.
+    pub(crate) recalled: Option<CallEnd>,
     pub(crate) ready: Option<Ready>,
     /// Where the present worker came from.
     pub(crate) origin: Option<Origin>,
     /// What enforces its limits.
     pub(crate) enforced: Json,
+    /// Requests whose promise is being recorded, and those that came after them.
+    pub(crate) arrivals: Arrivals,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: usize,
     pub(crate) current: Option<Current>,
-    finishing: Option<Finishing>,
+    /// The execution that ended last is settled, but not everything of it is recorded.
+    pub(crate) is_concluding: bool,
+    /// It is recorded; what is left is its reply.
+    pub(crate) finishing: Option<Box<Finishing>>,
+    /// The executions that the last group settled, as they are recorded.
+    pub(crate) settled: Vec<Promise>,
+    /// What is recorded with the end of the running execution.
+    pub(crate) later: Vec<Write>,
+    /// Records that the store did not take: they are offered again.
+    pub(crate) owed: Vec<Write>,
     /// An execution that has ended, and is settled once its working directory is measured.
     pub(crate) measuring: Option<Measuring>,
     /// A subscriber did not take its output in time: replies do not wait for it again before it has caught up.
-    is_lagging: bool,
+    pub(crate) is_lagging: bool,
     pub(crate) contexts: Contexts,
     pub(crate) count: u32,
     pub(crate) history: History,
@@ -95,19 +125,22 @@ pub struct Session {
     /// Questions that can only be answered once the worker has introduced itself.
     pub(crate) waiting_for_ready: Vec<ClientRequest>,
     /// Requests that joined an execution which has not ended yet.
-    pub(crate) joined: Vec<(PromiseId, ClientRequest)>,
+    pub(crate) joined: Vec<Joined>,
     pub(crate) next_question: RequestNumber,
+    /// Questions up to this number were asked by servers before this one.
+    pub(crate) first_question: RequestNumber,
     pub(crate) usage: Option<UsageSample>,
     /// What is to end, and how far it came.
     pub(crate) ladder: Ladder,
     /// The worker was killed by us: it is about to go, and nothing it says is an end.
     pub(crate) is_killed: bool,
     pub(crate) stopping: Option<Stopping>,
-    end: Option<End>,
+    pub(crate) end: Option<End>,
+    pub(crate) is_closed: bool,
 }
 
 pub(crate) enum WorkerState {
-    Starting(JoinHandle<Result<Leased, LeaseError>>),
+    Starting(JoinHandle<Result<Started, LeaseError>>),
     Live(Box<Worker>),
     None,
 }
@@ -123,6 +156,18 @@ pub(crate) enum Current {
 pub(crate) struct Running {
     pub(crate) request: ClientRequest,
     pub(crate) promise: PromiseId,
+    /// Everything of the request is known: it can be sent to a worker.
+    pub(crate) is_whole: bool,
+    /// How safe its records are to be.
+    pub(crate) durability: Durability,
+    /// Questions it has asked so far.
+    pub(crate) calls: u64,
+    /// Why not everything of it is recorded.
+    pub(crate) unrecorded: Option<cob_bridge::StoreError>,
+    /// Its deadline has passed.
+    pub(crate) is_overdue: bool,
+    /// Another process began it, and the worker has not said how far it is.
+    pub(crate) is_resumed: bool,
     /// Set for cells.
     pub(crate) cell: Option<Cell>,
     /// The error it ended with, once it is known.
@@ -138,14 +183,15 @@ pub(crate) struct Cell {
     pub(crate) count: u32,
     pub(crate) silent: bool,
     pub(crate) stop_on_error: bool,
+    pub(crate) is_in_history: bool,
 }
 
 /// A reply that waits until the output before it is on the wire.
-struct Finishing {
-    running: Box<Running>,
-    reply: Option<Json>,
-    failed: bool,
-    deadline: Instant,
+pub(crate) struct Finishing {
+    pub(crate) running: Box<Running>,
+    pub(crate) reply: Option<Json>,
+    pub(crate) failed: bool,
+    pub(crate) deadline: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,293 +202,184 @@ pub(crate) struct Stopping {
 impl Session {
     /// A session that has not started yet; [`Session::run`] is its life.
     #[must_use]
-    pub fn new(config: Config, bridge: Bridge, outlet: Outlet, inputs: Inputs) -> Self {
+    pub fn new(mut config: Config, bridge: Bridge, outlet: Outlet, inputs: Inputs) -> Self {
         let ladder = Ladder::new(config.interrupt_grace);
+        let session = config.id;
+        let mut history = History::of(session);
+        for (session, entry) in std::mem::take(&mut config.history) {
+            history.remember(session, entry);
+        }
         Self {
             config,
+            records: Records::new(bridge.clone()),
             bridge,
             outlet,
             inputs,
             worker: WorkerState::None,
+            generation: 0,
+            kept: None,
+            custodian: None,
+            progress: None,
+            recalled: None,
             ready: None,
             origin: None,
             enforced: Json::array(),
+            arrivals: Arrivals::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
             current: None,
+            is_concluding: false,
             finishing: None,
+            settled: Vec::new(),
+            later: Vec::new(),
+            owed: Vec::new(),
             measuring: None,
             is_lagging: false,
             contexts: Contexts::default(),
             count: 0,
-            history: History::default(),
+            history,
             comms: BTreeMap::new(),
             waiting_for_ready: Vec::new(),
             joined: Vec::new(),
             next_question: 0,
+            first_question: 0,
             usage: None,
             ladder,
             is_killed: false,
             stopping: None,
             end: None,
+            is_closed: false,
         }
     }
 
     /// Serves its clients until somebody ends it.
     pub async fn run(mut self) -> End {
-        self.status(ExecutionState::Starting, Json::object());
-        self.start_worker();
+        self.announce(ExecutionState::Starting);
+        match self.config.past.take() {
+            Some(past) => {
+                crash_point!("store_opened");
+                self.recover(past).await;
+                crash_point!("recovered");
+            }
+            None => {
+                let (session, about) = (self.config.id, self.about());
+                self.write_surely(self.config.durability, Write::OpenSession { session, about });
+                self.start_worker();
+            }
+        }
         loop {
-            self.advance().await;
+            // What is told may make room for what is next, and what begins has something to tell.
+            while self.tell_on() | self.advance() {}
             self.outlet.flush();
-            if let Some(end) = self.end.take() {
-                self.outlet.finish(Duration::from_millis(FLUSH_MS_MAX)).await;
-                return end;
+            if self.is_over() {
+                if self.is_closed {
+                    self.outlet.finish(Duration::from_millis(FLUSH_MS_MAX)).await;
+                    return self.end.unwrap_or(End::Shutdown);
+                }
+                self.close();
+                continue;
             }
             self.step().await;
         }
     }
 
-    /// Waits for one thing to happen and deals with it. Control comes first, then the worker, then new requests.
+    /// Waits for one thing to happen and deals with it. Control comes first, then what is recorded, then the worker,
+    /// then new requests.
     async fn step(&mut self) {
-        let has_room = self.outlet.has_room();
-        let queue_has_room =
-            self.queue.len() < SESSION_QUEUE_MAX && self.queue_bytes < SESSION_QUEUE_BYTES_MAX;
+        let outlet_has_room = self.outlet.has_room();
+        let has_room = self.has_room();
+        let is_held = self.finishing.is_some();
+        let queue_has_room = self.queue.len() + self.arrivals.len() < SESSION_QUEUE_MAX
+            && self.queue_bytes < SESSION_QUEUE_BYTES_MAX;
         let deadline = self.next_deadline(has_room);
         let finishing = self.finishing.as_ref().map(|f| f.deadline);
         tokio::select! {
             biased;
-            Some(command) = self.inputs.commands.recv() => self.command(command).await,
-            Some(request) = self.inputs.control.recv() => self.accept(request).await,
-            Some(request) = self.inputs.stdin.recv() => self.take_answer(&request).await,
+            Some(command) = self.inputs.commands.recv() => self.command(command),
+            Some(request) = self.inputs.control.recv() => self.accept(request),
+            Some(request) = self.inputs.stdin.recv() => self.take_answer(&request),
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 self.deadline_passed().await;
             }
-            found = measurement(&mut self.measuring), if self.measuring.is_some() => self.measured(found).await,
-            () = flushed_by(&self.outlet, finishing), if finishing.is_some() => self.finish().await,
+            found = measurement(&mut self.measuring), if self.measuring.is_some() => self.measured(found),
+            () = flushed_by(&self.outlet, finishing), if finishing.is_some() => self.finish(),
+            () = self.records.due(), if !is_held => {}
+            created = self.arrivals.next() => self.arrived(created),
+            due = self.bridge.due(), if has_room && !self.is_ending() => self.overdue(due).await,
+            () = custodian_lost(&self.kept), if self.kept.is_some() => self.keep_again().await,
             news = self.worker.news(), if has_room && !self.is_ending() => match news {
-                News::Started(started) => self.worker_started(*started).await,
+                News::Started(started) => self.worker_started(*started),
                 News::Event(event) => {
-                    self.worker_event(event).await;
+                    self.worker_events(event).await;
                     // A worker that floods is always ready: without a look at the sockets in between, nobody else
                     // would be accepted, read or answered until it pauses.
                     tokio::task::yield_now().await;
                 }
             },
-            () = self.outlet.room(), if !has_room => {}
-            Some(request) = self.inputs.shell.recv(), if queue_has_room => self.accept(request).await,
+            () = self.outlet.room(), if !outlet_has_room => {}
+            // What fills the session's own queue leaves it with the records that it waits for.
+            () = self.bridge.room(), if !self.bridge.has_room() => {}
+            Some(request) = self.inputs.shell.recv(), if queue_has_room && self.end.is_none() => self.accept(request),
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    /// Whether there is room for what a worker may say: on the way out, and on the way into the store.
+    pub(crate) fn has_room(&self) -> bool {
+        self.outlet.has_room() && self.records.has_room()
+    }
+
+    /// Deals with what a worker did, and with whatever else it has done by now: what belongs together is recorded
+    /// together.
+    async fn worker_events(&mut self, event: WorkerEvent) {
+        self.worker_event(event).await;
+        for _ in 1..EVENTS_AT_ONCE_MAX {
+            if self.is_ending() || !self.has_room() {
+                return;
+            }
+            let WorkerState::Live(worker) = &mut self.worker else { return };
+            let arrived = tokio::select! {
+                biased;
+                event = worker.next() => event,
+                () = std::future::ready(()) => return,
+            };
+            self.worker_event(arrived).await;
+        }
+    }
+
+    fn command(&mut self, command: Command) {
         match command {
             Command::Interrupt => self.interrupt(),
-            Command::Shutdown => self.shut_down(false).await,
+            Command::Shutdown => self.shut_down(false),
         }
     }
 
-    /// Starts what is next in the queue, if nothing runs.
-    async fn advance(&mut self) {
-        while self.current.is_none()
+    /// What people are told of the session when only its record is left.
+    fn about(&self) -> Json {
+        let program = self.config.program.path.display().to_string();
+        let directory = self.config.program.directory.clone().or_else(|| std::env::current_dir().ok());
+        Json::from(
+            serde_json::json!({ "program": program, "directory": directory, "pid": std::process::id() }),
+        )
+    }
+
+    /// Starts what is next in the queue, if nothing runs; whether there was something.
+    fn advance(&mut self) -> bool {
+        if !self.is_free() {
+            return false;
+        }
+        let Some(queued) = self.queue.pop_front() else { return false };
+        self.queue_bytes -= queued.request.bytes();
+        self.begin(queued);
+        true
+    }
+
+    /// Whether the worker is there and has nothing to do.
+    pub(crate) fn is_free(&self) -> bool {
+        self.current.is_none()
             && !self.is_ending()
             && self.stopping.is_none()
+            && self.end.is_none()
             && matches!(self.worker, WorkerState::Live(_))
-        {
-            let Some(queued) = self.queue.pop_front() else { return };
-            self.queue_bytes -= queued.request.bytes();
-            self.begin(queued).await;
-        }
-    }
-
-    // --- The worker ------------------------------------------------------------------------------------------
-
-    fn start_worker(&mut self) {
-        let hello = Hello {
-            versions: VERSIONS,
-            session: self.config.id.to_string(),
-            options: self.config.options.clone(),
-            umask: self.config.umask,
-            confined: self.config.is_confined,
-            survives: false,
-        };
-        let request =
-            Request { program: self.config.program.clone(), hello, limits: self.config.limits.clone() };
-        let workers = self.config.workers.clone();
-        self.worker = WorkerState::Starting(tokio::spawn(async move { workers.lease(&request).await }));
-    }
-
-    async fn worker_started(&mut self, started: Result<Leased, LeaseError>) {
-        match started {
-            Ok(Leased { worker, ready, origin, limits, enforced }) => {
-                tracing::info!(pid = worker.pid(), executor = ready.executor, ?origin, "worker ready");
-                for lacking in ready.confinement.iter().filter(|measure| measure.starts_with("not enforced"))
-                {
-                    tracing::warn!(lacking, "the session is less isolated than asked for");
-                }
-                self.origin = Some(origin);
-                self.enforced = Json::from(enforced);
-                self.config.limits = limits;
-                self.worker = WorkerState::Live(Box::new(worker));
-                self.ready = Some(ready);
-                for request in std::mem::take(&mut self.waiting_for_ready) {
-                    self.answer_kernel_info(&request);
-                }
-            }
-            Err(error) => {
-                self.worker = WorkerState::None;
-                let code = match error {
-                    LeaseError::Limits { .. } => ErrorCode::InvalidLimit,
-                    _ => ErrorCode::WorkerStartFailed,
-                };
-                self.refuse_queue(code, &error.to_string()).await;
-                self.status(ExecutionState::Dead, Json::object());
-                self.end = Some(End::StartFailed(error));
-            }
-        }
-    }
-
-    pub(crate) async fn worker_event(&mut self, event: WorkerEvent) {
-        match event {
-            WorkerEvent::Output(stream, bytes) => self.output(stream, &bytes).await,
-            WorkerEvent::Gone(exit) => self.worker_gone(&exit).await,
-            WorkerEvent::Frame(Frame::Done(done), _) => self.done(done).await,
-            WorkerEvent::Frame(frame, payloads) => {
-                if let Err(violation) = self.frame(frame, payloads).await {
-                    self.condemn_worker(violation);
-                }
-            }
-        }
-    }
-
-    async fn worker_gone(&mut self, exit: &Exit) {
-        self.worker = WorkerState::None;
-        let loss = self.loss(exit);
-        self.ladder.clear();
-        self.is_killed = false;
-        self.comms.clear();
-        let stopping = self.stopping.is_some();
-        match self.current.take() {
-            Some(Current::Run(running)) => self.lose(running, loss).await,
-            Some(Current::Ask { request, .. }) => {
-                self.reply_error(&request, loss.code, &loss.evalue, SessionState::Lost);
-                self.status(ExecutionState::Idle, request.parent());
-            }
-            None => {}
-        }
-        if stopping {
-            self.end = Some(End::Shutdown);
-            return;
-        }
-        tracing::warn!(%exit, "worker lost; starting another");
-        self.status(ExecutionState::Restarting, Json::object());
-        self.start_worker();
-        self.status(ExecutionState::Starting, Json::object());
-    }
-
-    // --- The end of an execution -----------------------------------------------------------------------------
-
-    async fn done(&mut self, done: Done) {
-        if self.is_killed {
-            return tracing::debug!("an end from a worker that was killed");
-        }
-        let is_current =
-            matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == done.execution);
-        if !is_current {
-            return self.condemn_worker("the end of an execution that does not run");
-        }
-        let Some(Current::Run(mut running)) = self.current.take() else { return };
-        let verdict = self.time_verdict();
-        self.ladder.clear();
-        self.end_output(&running).await;
-        if done.status != DoneStatus::Ok && running.error.is_none() {
-            running.error = Some(cob_protocol::event::ErrorText::coded(
-                ErrorCode::WorkerLost,
-                "the worker reported a failure without saying which",
-            ));
-        }
-        match verdict {
-            None => self.measure_and_settle(running, done).await,
-            verdict => self.settle(running, &done, verdict).await,
-        }
-    }
-
-    /// One execution has ended and is not yet replied to: the worker is not heard, and gets nothing new.
-    fn is_ending(&self) -> bool {
-        self.finishing.is_some() || self.measuring.is_some()
-    }
-
-    /// Holds the reply back until the output before it is on the wire; usually it already is.
-    pub(crate) async fn finish_when_flushed(
-        &mut self,
-        running: Box<Running>,
-        reply: Option<Json>,
-        failed: bool,
-    ) {
-        let deadline = Instant::now() + Duration::from_millis(OUTPUT_BEFORE_REPLY_MS_MAX);
-        self.finishing = Some(Finishing { running, reply, failed, deadline });
-        self.outlet.flush();
-        if self.is_lagging || self.outlet.is_flushed() {
-            self.finish().await;
-        }
-    }
-
-    /// Reply, then idle, then what else depends on the outcome.
-    async fn finish(&mut self) {
-        let Some(Finishing { running, reply, failed, .. }) = self.finishing.take() else { return };
-        self.is_lagging = !self.outlet.is_flushed();
-        let Running { request, promise, cell, .. } = *running;
-        if let Some(content) = reply {
-            self.reply(&request, "execute_reply", content.clone());
-            self.reply_to_joined(promise, &content);
-        }
-        self.status(ExecutionState::Idle, request.parent());
-        if failed && cell.is_some_and(|cell| cell.stop_on_error) {
-            self.abort_queued_of(&request.client).await;
-        }
-    }
-
-    // --- Shutdown --------------------------------------------------------------------------------------------
-
-    /// Ends the session: what waits is refused, what runs is interrupted, the worker gets a moment for its exit
-    /// hooks.
-    pub(crate) async fn shut_down(&mut self, restart: bool) {
-        if self.stopping.is_some() {
-            return;
-        }
-        self.interrupt();
-        self.refuse_queue(ErrorCode::ShuttingDown, "the kernel shuts down").await;
-        match &mut self.worker {
-            WorkerState::Live(worker) => {
-                // If it cannot be told it is killed in a moment.
-                let _ = worker.send(&Shutdown { restart }.into(), Vec::new(), Lane::Control);
-                let kill_at = Instant::now() + Duration::from_millis(SHUTDOWN_GRACE_MS);
-                self.stopping = Some(Stopping { kill_at });
-            }
-            WorkerState::Starting(task) => {
-                task.abort();
-                self.worker = WorkerState::None;
-                self.end = Some(End::Shutdown);
-            }
-            WorkerState::None => self.end = Some(End::Shutdown),
-        }
-    }
-
-    // --- Messages --------------------------------------------------------------------------------------------
-
-    pub(crate) fn status(&self, state: ExecutionState, parent: Json) {
-        self.publish("status", parent, &StatusContent { execution_state: state });
-    }
-
-    pub(crate) fn publish(&self, msg_type: &'static str, parent: Json, content: &impl serde::Serialize) {
-        match Json::of(content) {
-            Ok(content) => self.outlet.publish(Outgoing::new(msg_type, parent, content)),
-            Err(error) => tracing::error!(msg_type, %error, "message not published"),
-        }
-    }
-
-    pub(crate) fn reply(&self, request: &ClientRequest, msg_type: &'static str, content: Json) {
-        let message = Outgoing::new(msg_type, request.parent(), content);
-        self.outlet.reply(request.channel, &request.client.identity, message);
     }
 }
 
@@ -453,34 +390,10 @@ async fn flushed_by(outlet: &Outlet, deadline: Option<Instant>) {
     }
 }
 
-/// What comes from a worker.
-enum News {
-    /// It is there, or will never be.
-    Started(Box<Result<Leased, LeaseError>>),
-    /// It did something.
-    Event(WorkerEvent),
-}
-
-impl WorkerState {
-    /// The next thing that happens; for ever nothing when there is no worker. Cancel-safe.
-    async fn news(&mut self) -> News {
-        match self {
-            Self::Starting(task) => News::Started(Box::new(task.await.unwrap_or_else(|error| {
-                let source = std::io::Error::other(error);
-                Err(StartError::Spawn { program: "the worker".to_owned(), source }.into())
-            }))),
-            Self::Live(worker) => News::Event(worker.next().await),
-            Self::None => std::future::pending().await,
-        }
-    }
-}
-
-/// What a session needs to know about the work it takes from the queue.
-impl Queued {
-    pub(crate) fn promise(&self) -> Option<PromiseId> {
-        match &self.work {
-            Work::Execute { promise, .. } | Work::Comm { promise, .. } => Some(*promise),
-            Work::Ask(..) | Work::History(_) | Work::CommInfo(_) => None,
-        }
+/// Waits for the end of the one who keeps the worker; for ever when nobody does. Cancel-safe.
+async fn custodian_lost(kept: &Option<Kept>) {
+    match kept {
+        Some(kept) => kept.lost().await,
+        None => std::future::pending().await,
     }
 }

@@ -41,6 +41,16 @@ impl Utf8Decoder {
         text
     }
 
+    /// Bytes that wait for the rest of their character.
+    pub(crate) fn incomplete(&self) -> Vec<u8> {
+        self.rest.clone()
+    }
+
+    /// Goes on after these.
+    pub(crate) fn resume(rest: Vec<u8>) -> Self {
+        Self { rest }
+    }
+
     /// The text of what never became a character.
     pub(crate) fn finish(&mut self) -> String {
         if std::mem::take(&mut self.rest).is_empty() {

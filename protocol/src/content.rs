@@ -9,6 +9,7 @@ mod execute;
 mod history;
 mod info;
 mod introspect;
+mod options;
 mod output;
 
 pub use comm::{CommClose, CommInfo, CommInfoReply, CommInfoRequest, CommMsg, CommOpen};
@@ -19,4 +20,5 @@ pub use execute::{
 pub use history::{HistoryAccess, HistoryRequest};
 pub use info::{ConnectReply, HelpLink, KernelInfoReply, SessionInfo};
 pub use introspect::{CompleteRequest, InspectRequest, IsCompleteRequest};
+pub use options::ExecuteOptions;
 pub use output::{ClearOutputContent, ExecutionState, StatusContent, StreamContent};

@@ -68,6 +68,11 @@ errors! {
     CpuLimit "cpu_limit" Limit "Let the code compute less, or ask for a session with a higher limit.";
     TimeLimit "time_limit" Limit "Let the cell do less, or ask for a session with a higher limit.";
     DiskLimit "disk_limit" Limit "Delete files in the working directory, or ask for a session with a higher limit.";
+    ExecutionLost "execution_lost" Server "cob went away while the code ran or was about to, and its worker did not come back. Whether it ran to its end is not known; look at what it was to change before you run it again under a new id.";
+    DeadlinePassed "deadline_passed" Limit "Ask for a later deadline, or let the cell do less.";
+    StoreFull "store_full" Server "Make room on the disk of the store; nothing was run, and requests are taken again as soon as there is room.";
+    StoreBusy "store_busy" Server "Another program holds the lock of the store. Try again once it has let go.";
+    StoreFailed "store_failed" Server "The store cannot be written. See the server's log, and run `cob doctor`.";
     InvalidLimit "invalid_limit" Client "Write limits as name=value, for example memory=2G,time=30s; `cob kernel --help` lists the names.";
     ShuttingDown "shutting_down" Client "Start the kernel again.";
 }

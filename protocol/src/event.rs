@@ -1,15 +1,17 @@
 //! Events: the numbered outputs of an execution, as the journal keeps them and clients get them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::frame::StreamName;
 use crate::json::Json;
+use crate::promise::State;
 
 /// Number of an event within its execution, from 1.
 pub type EventNumber = u64;
 
 /// One output of an execution. JSON parts are whole Jupyter contents, built once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Text on stdout or stderr.
     Stream {
@@ -38,6 +40,13 @@ pub enum Event {
         /// The number of the call within the execution.
         call: u64,
     },
+    /// A question of the code has been settled.
+    CallClosed {
+        /// The number of the call within the execution.
+        call: u64,
+        /// How: the state of its promise.
+        state: State,
+    },
     /// Stream text was dropped because the execution printed more than is kept.
     Truncated {
         /// Bytes the code wrote.
@@ -55,7 +64,7 @@ pub enum Event {
 }
 
 /// What people see of an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorText {
     /// Name of the error's type.
     pub ename: String,
@@ -66,6 +75,23 @@ pub struct ErrorText {
 }
 
 impl Event {
+    /// The name of its kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stream { .. } => "stream",
+            Self::Display(_) => "display",
+            Self::UpdateDisplay(_) => "update_display",
+            Self::Result(_) => "result",
+            Self::ClearOutput { .. } => "clear_output",
+            Self::Error(_) => "error",
+            Self::CallOpened { .. } => "call_opened",
+            Self::CallClosed { .. } => "call_closed",
+            Self::Truncated { .. } => "truncated",
+            Self::Done { .. } => "done",
+        }
+    }
+
     /// What the event weighs in the journal, roughly.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -78,6 +104,7 @@ impl Event {
                     + error.traceback.iter().map(String::len).sum::<usize>()
             }
             Self::CallOpened { .. }
+            | Self::CallClosed { .. }
             | Self::ClearOutput { .. }
             | Self::Truncated { .. }
             | Self::Done { .. } => 0,

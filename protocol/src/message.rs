@@ -33,6 +33,12 @@ impl Channel {
             Self::Iopub => "iopub",
         }
     }
+
+    /// The channel with this name in Jupyter.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Shell, Self::Control, Self::Stdin, Self::Iopub].into_iter().find(|it| it.as_str() == name)
+    }
 }
 
 /// The header of a message. Only id and type are insisted on: real clients leave out the rest.

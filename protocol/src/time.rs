@@ -14,6 +14,19 @@ impl Timestamp {
     pub fn micros(self) -> i64 {
         self.0.as_microsecond()
     }
+
+    /// The point so many microseconds after 1970; the nearest one that can be written, if it is beyond that.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Self {
+        let limit = if micros < 0 { Instant::MIN } else { Instant::MAX };
+        Self(Instant::from_microsecond(micros).unwrap_or(limit))
+    }
+
+    /// The point `milliseconds` later; the last one there is, if that is too far.
+    #[must_use]
+    pub fn after_ms(self, milliseconds: i64) -> Self {
+        Self::from_micros(self.micros().saturating_add(milliseconds.saturating_mul(1000)))
+    }
 }
 
 impl fmt::Display for Timestamp {

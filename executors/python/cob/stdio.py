@@ -111,17 +111,27 @@ class Input(io.TextIOBase):
         pass
 
 
-def ask(prompt, password):
+def ask(prompt, password, timeout=None):
     """One question to the client; the answer, or the exception that says why there is none."""
-    from cob import encoding, engine
+    from cob import engine
 
     if not engine.allow_stdin:
         function = "getpass" if password else "raw_input"
         raise _not_implemented()(f"{function} was called, but this frontend does not support input requests.")
-    outcome, answer = _cob.call("input", encoding.dumps({"prompt": prompt, "password": password}))
+    arguments = {"prompt": prompt, "password": password}
+    if timeout is not None:
+        arguments["timeout_ms"] = max(0, int(timeout * 1000))
+    value = call("input", arguments)
+    return value if isinstance(value, str) else value["value"]
+
+
+def call(kind, arguments):
+    """Asks the host; its answer, or the exception that says why there is none."""
+    from cob import encoding
+
+    outcome, answer = _cob.call(kind, encoding.dumps(arguments))
     if outcome == "value":
-        value = encoding.loads(answer)
-        return value if isinstance(value, str) else value["value"]
+        return encoding.loads(answer)
     if outcome == "eof":
         raise EOFError(answer or "end of input")
     if outcome == "timed_out":

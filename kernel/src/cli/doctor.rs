@@ -10,6 +10,7 @@ use cob_pool::Workers;
 use cob_pool::limits::{Cgroups, EnforcedRow, Means, forecast};
 use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
+use cob_protocol::promise::Durability;
 use cob_protocol::resources::{Limit, Limits};
 use serde_json::{Value, json};
 
@@ -155,6 +156,10 @@ fn worker(interpreter: &Interpreter) -> Result<Check, Failure> {
         is_confined: false,
         workers: Workers::Cold,
         ports: None,
+        durability: Durability::None,
+        survival: None,
+        past: None,
+        history: Vec::new(),
     };
     let started = std::time::Instant::now();
     let answer = block_on(async {

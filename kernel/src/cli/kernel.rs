@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use cob_bridge::{Bridge, MemoryStore};
 use cob_clients::notebook::{BindError, ConnectionFile, NotebookEndpoint};
 use cob_kernel::notebook::serve;
 use cob_kernel::request::Command;
@@ -16,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::surroundings::{Flags, Surroundings};
-use super::{Failure, block_on, python};
+use super::{Failure, block_on, durable, python, runtime, state};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -28,6 +27,8 @@ pub(crate) struct Options {
     python: Option<PathBuf>,
     #[command(flatten)]
     surroundings: Flags,
+    #[command(flatten)]
+    durable: durable::Records,
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
@@ -35,7 +36,12 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     let interpreter = python::resolve(python::choose(options.python.as_deref())?)?;
     let Surroundings { config, private } =
         options.surroundings.surroundings(interpreter, None, Json::object())?;
-    let ended = block_on(run(file, config))?;
+    let config = Config {
+        workers: options.durable.workers(config.workers),
+        survival: options.durable.survival(&runtime::folder())?,
+        ..config
+    };
+    let ended = block_on(run(file, config, &options))?;
     drop(private);
     match ended? {
         End::Shutdown => Ok(()),
@@ -43,18 +49,24 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     }
 }
 
-async fn run(file: ConnectionFile, config: Config) -> Result<End, Failure> {
+async fn run(file: ConnectionFile, config: Config, options: &Options) -> Result<End, Failure> {
     let clock = Arc::new(SystemClock);
+    // Before anybody can reach us: a kernel whose records cannot be opened does not begin.
+    let opened = options.durable.open(&options.connection_file, clock.clone()).await?;
+    let durable::Opened { bridge, session, past, history, durability } = opened;
     let name = uuid::Uuid::new_v4().to_string();
-    let endpoint = NotebookEndpoint::bind(&file, name, clock.clone()).await.map_err(|error| match error {
+    let endpoint = NotebookEndpoint::bind(&file, name, clock).await.map_err(|error| match error {
         BindError::Bind { .. } => Failure::failed(error),
         other => Failure::usage(other),
     })?;
-    let bridge = Bridge::new(MemoryStore::default(), clock);
     let (sender, commands) = mpsc::channel(4);
     tokio::spawn(watch_signals(sender.clone()));
     tokio::spawn(watch_parent(sender));
-    Ok(serve(endpoint, config, bridge, commands).await)
+    let config = Config { id: session, past, history, durability, ..config };
+    let end = serve(endpoint, config, bridge.clone(), commands).await;
+    bridge.close().await;
+    state::sweep();
+    Ok(end)
 }
 
 /// SIGINT interrupts, as front ends that signal expect; SIGTERM ends.

@@ -2,16 +2,23 @@
 //!
 //! Exit codes: 0 success; 1 the code that ran failed, or cob did; 2 the request was wrong; 130 interrupted.
 
+mod audit;
+#[cfg(debug_assertions)]
+mod crash;
 mod doctor;
+mod durable;
 mod info;
 mod install;
 mod kernel;
 mod limits;
+mod logs;
 mod notebook_file;
+mod promises;
 mod python;
 mod run;
 mod runtime;
 mod serve;
+mod state;
 mod surroundings;
 mod terminal;
 
@@ -40,6 +47,15 @@ enum Command {
     Serve(serve::Options),
     /// Show what the server on this machine holds and has done
     Info(info::Options),
+    /// Show what code printed, as it was recorded: while it runs, afterwards, or after a crash
+    Logs(logs::Options),
+    /// List what was asked for and what became of it
+    Promises(promises::Options),
+    /// Verify or show the audit trail of a store
+    Audit(audit::Options),
+    /// Keep workers of a process that died until it is started again (internal)
+    #[command(hide = true)]
+    Custodian,
     /// Check what this host lacks, and say how to get it
     Doctor(doctor::Options),
 }
@@ -68,12 +84,18 @@ impl Failure {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     log();
+    #[cfg(debug_assertions)]
+    crash::arm();
     let result = match cli.command {
         Command::Kernel(options) => kernel::main(options),
         Command::Install(options) => install::main(options),
         Command::Run(options) => run::main(options),
         Command::Serve(options) => serve::main(options),
         Command::Info(options) => info::main(options),
+        Command::Logs(options) => logs::main(options),
+        Command::Promises(options) => promises::main(options),
+        Command::Audit(options) => audit::main(options),
+        Command::Custodian => return cob_pool::custodian_main(),
         Command::Doctor(options) => doctor::main(options),
     };
     let (text, code) = match result {

@@ -8,6 +8,7 @@ use cob_kernel::session::Config;
 use cob_pool::{SharedPool, Workers};
 use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
+use cob_protocol::promise::Durability;
 
 use super::limits::Bounds;
 use super::runtime::PrivateFolder;
@@ -80,6 +81,10 @@ impl Flags {
             interrupt_grace: self.bounds.interrupt_grace(),
             is_confined: self.isolated,
             workers,
+            durability: Durability::default(),
+            survival: None,
+            past: None,
+            history: Vec::new(),
         };
         Ok(Surroundings { config, private })
     }

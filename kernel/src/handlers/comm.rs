@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use cob_pool::Lane;
 use cob_protocol::content::{CommInfo, CommInfoReply, CommInfoRequest};
 use cob_protocol::frame::{Comm, CommAction};
-use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 
+use crate::dispatch::Promised;
 use crate::request::ClientRequest;
 use crate::session::{Running, Session};
 
@@ -15,7 +16,7 @@ const COMMS_MAX: usize = 65_536;
 
 impl Session {
     /// Hands a comm message to the worker.
-    pub(crate) async fn comm(&mut self, request: ClientRequest, comm: Comm, promise: PromiseId) {
+    pub(crate) fn comm(&mut self, request: ClientRequest, comm: Comm, promised: Promised) {
         match comm.action {
             CommAction::Open => {
                 self.open_comm(&comm.comm_id, comm.target_name.as_deref().unwrap_or_default())
@@ -25,10 +26,11 @@ impl Session {
             }
             CommAction::Msg => {}
         }
-        self.open(&request, promise).await;
+        self.open(&request, promised);
         let buffers = request.message.buffers.clone();
-        let sent = self.send(comm.into(), buffers);
-        self.begun(Running::new(request, promise, None), sent).await;
+        let comm = Comm { execution: promised.id.execution, ..comm };
+        self.send(comm.into(), buffers, Lane::Data);
+        self.begun(Running::new(request, promised, None));
     }
 
     pub(crate) fn open_comm(&mut self, comm_id: &str, target: &str) {

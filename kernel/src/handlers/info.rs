@@ -47,7 +47,7 @@ impl Session {
 
     pub(crate) fn answer_kernel_info(&mut self, request: &ClientRequest) {
         self.at_once(request, |session| {
-            let Some(ready) = &session.ready else { return };
+            let Some(ready) = session.ready.clone() else { return };
             let reply = KernelInfoReply {
                 status: "ok",
                 protocol_version: PROTOCOL_VERSION,
@@ -59,6 +59,9 @@ impl Session {
                 supported_features: &[],
                 help_links: HELP_LINKS,
                 cob: SessionInfo {
+                    session: &session.config.id.to_string(),
+                    durability: session.config.durability,
+                    records: &Json::of(&session.bridge.metrics()).unwrap_or_default(),
                     worker: session.origin.map_or("", Origin::as_str),
                     limits: &session.enforced,
                     confinement: &ready.confinement,
@@ -81,13 +84,13 @@ impl Session {
         self.reply(request, "connect_reply", Json::of(&ports).unwrap_or_default());
     }
 
-    pub(crate) async fn shutdown_request(&mut self, request: &ClientRequest, restart: bool) {
+    pub(crate) fn shutdown_request(&mut self, request: &ClientRequest, restart: bool) {
         self.at_once(request, |session| {
             let content = Json::of(&ShutdownReply { status: "ok", restart }).unwrap_or_default();
             session.reply(request, "shutdown_reply", content.clone());
-            session.publish("shutdown_reply", request.parent(), &content);
+            session.publish(request, "shutdown_reply", &content);
         });
-        self.shut_down(restart).await;
+        self.shut_down(restart);
     }
 
     /// Processor use is that since the last request.

@@ -5,5 +5,5 @@ mod execute;
 mod history;
 mod info;
 
-pub(crate) use execute::Verdict;
+pub(crate) use execute::{Verdict, execute_frame};
 pub(crate) use info::UsageSample;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ErrorCode;
 use crate::event::ErrorText;
+use crate::ids::PromiseId;
 use crate::json::Json;
 use crate::promise::SessionState;
 
@@ -159,4 +160,10 @@ pub struct InputReply {
     /// Ours: the one who was asked has no more to say, and the code sees an `EOFError`.
     #[serde(default)]
     pub eof: bool,
+    /// Ours: the one who was asked refuses, and says why; the code sees a `cob.InputDeclined`.
+    #[serde(default)]
+    pub declined: Option<String>,
+    /// Ours: the question that is answered, as the metadata of `input_request` names it. Absent: the one that is open.
+    #[serde(default)]
+    pub promise: Option<PromiseId>,
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::json::Json;
+use crate::promise::Durability;
 
 /// `kernel_info_reply`
 #[derive(Debug, Serialize)]
@@ -32,6 +33,12 @@ pub struct KernelInfoReply<'a> {
 /// What only cob tells of a session.
 #[derive(Debug, Serialize)]
 pub struct SessionInfo<'a> {
+    /// Its name in the store.
+    pub session: &'a str,
+    /// How safe its records are before anybody is told, unless a request says otherwise.
+    pub durability: Durability,
+    /// What is pending, with ages; commits; what waits for the writer; the health of the store: a JSON object.
+    pub records: &'a Json,
     /// Where its worker came from: `warm`, `forked` or `cold`.
     pub worker: &'a str,
     /// Its limits and what enforces each: an array of objects with `limit`, `value` and `by`.

@@ -1,0 +1,137 @@
+//! What a session hears of its worker: that it is there, what it does, that it is gone.
+
+use cob_pool::{Exit, LeaseError, Leased, StartError, WorkerEvent};
+use cob_protocol::content::ExecutionState;
+use cob_protocol::crash_point;
+use cob_protocol::error::ErrorCode;
+use cob_protocol::frame::{Done, DoneStatus, Frame};
+use cob_protocol::json::Json;
+use cob_protocol::promise::SessionState;
+
+use crate::session::{Current, End, Session, WorkerState};
+use crate::survival::Started;
+
+/// What comes from a worker.
+pub(crate) enum News {
+    /// It is there, or will never be.
+    Started(Box<Result<Started, LeaseError>>),
+    /// It did something.
+    Event(WorkerEvent),
+}
+
+impl WorkerState {
+    /// The next thing that happens; for ever nothing when there is no worker. Cancel-safe.
+    pub(crate) async fn news(&mut self) -> News {
+        match self {
+            Self::Starting(task) => News::Started(Box::new(task.await.unwrap_or_else(|error| {
+                let source = std::io::Error::other(error);
+                Err(StartError::Spawn { program: "the worker".to_owned(), source }.into())
+            }))),
+            Self::Live(worker) => News::Event(worker.next().await),
+            Self::None => std::future::pending().await,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn worker_started(&mut self, started: Result<Started, LeaseError>) {
+        match started {
+            Ok(Started { leased: Leased { worker, ready, origin, limits, enforced }, kept }) => {
+                tracing::info!(pid = worker.pid(), executor = ready.executor, ?origin, "worker ready");
+                for lacking in ready.confinement.iter().filter(|measure| measure.starts_with("not enforced"))
+                {
+                    tracing::warn!(lacking, "the session is less isolated than asked for");
+                }
+                self.origin = Some(origin);
+                self.enforced = Json::from(enforced);
+                self.config.limits = limits;
+                self.worker = WorkerState::Live(Box::new(worker));
+                self.ready = Some(ready);
+                self.keep(kept);
+                self.tell_who_waits();
+            }
+            Err(error) => {
+                self.worker = WorkerState::None;
+                let code = match error {
+                    LeaseError::Limits { .. } => ErrorCode::InvalidLimit,
+                    _ => ErrorCode::WorkerStartFailed,
+                };
+                self.refuse_queue(code, &error.to_string());
+                self.announce(ExecutionState::Dead);
+                self.end = Some(End::StartFailed(error));
+            }
+        }
+    }
+
+    /// The worker has introduced itself.
+    pub(crate) fn tell_who_waits(&mut self) {
+        for request in std::mem::take(&mut self.waiting_for_ready) {
+            self.answer_kernel_info(&request);
+        }
+    }
+
+    pub(crate) async fn worker_event(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Output(stream, bytes) => self.output(stream, &bytes),
+            WorkerEvent::Gone(exit) => self.worker_gone(&exit),
+            WorkerEvent::Frame(Frame::Done(done), _) => self.done(done),
+            WorkerEvent::Frame(frame, payloads) => {
+                if let Err(violation) = self.frame(frame, payloads).await {
+                    self.condemn_worker(violation);
+                }
+            }
+        }
+    }
+
+    fn worker_gone(&mut self, exit: &Exit) {
+        self.worker = WorkerState::None;
+        self.release_kept();
+        let loss = self.loss(exit);
+        self.ladder.clear();
+        self.is_killed = false;
+        self.comms.clear();
+        let stopping = self.stopping.is_some();
+        match self.current.take() {
+            Some(Current::Run(running)) => self.lose(running, loss),
+            Some(Current::Ask { request, .. }) => {
+                self.reply_error(&request, loss.code, &loss.evalue, SessionState::Lost);
+                self.status(ExecutionState::Idle, &request);
+            }
+            None => {}
+        }
+        if stopping {
+            self.end = Some(End::Shutdown);
+            return;
+        }
+        tracing::warn!(%exit, "worker lost; starting another");
+        self.announce(ExecutionState::Restarting);
+        self.start_worker();
+        self.announce(ExecutionState::Starting);
+    }
+
+    fn done(&mut self, done: Done) {
+        crash_point!("done_read");
+        if self.is_killed {
+            return tracing::debug!("an end from a worker that was killed");
+        }
+        let is_current =
+            matches!(&self.current, Some(Current::Run(r)) if r.promise.execution == done.execution);
+        if !is_current {
+            return self.condemn_worker("the end of an execution that does not run");
+        }
+        let Some(Current::Run(mut running)) = self.current.take() else { return };
+        let verdict = self.time_verdict();
+        self.ladder.clear();
+        self.end_output(&running);
+        if done.status != DoneStatus::Ok && running.error.is_none() {
+            running.error = Some(cob_protocol::event::ErrorText::coded(
+                ErrorCode::WorkerLost,
+                "the worker reported a failure without saying which",
+            ));
+        }
+        match verdict {
+            None => self.measure_and_settle(running, done),
+            verdict => self.settle(running, &done, verdict),
+        }
+    }
+}
