@@ -2,18 +2,26 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
 mod ceiling;
+mod crashes;
 mod daemons;
 mod deaths;
 mod floods;
 mod force;
+mod full;
 mod interrupts;
+mod kills;
 mod limits;
 mod memory;
+mod order;
+mod overdue;
 mod ports;
+mod power;
 mod preparing;
 mod quotas;
 mod resources;
 mod scripted;
 mod server;
+mod store;
 mod strangers;
+mod survival;
 mod tasks;

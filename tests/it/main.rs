@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
 mod confinement;
+mod durable;
 mod isolation;
 mod life;
 mod parsers;
@@ -9,5 +10,6 @@ mod retries;
 mod serving;
 mod sharing;
 mod startup;
+mod stores;
 mod tidy;
 mod warm;

@@ -144,6 +144,42 @@ fn unsafe_code_lives_only_in_files_that_say_so() {
 }
 
 #[test]
+fn every_crash_point_is_passed_somewhere() {
+    // Whole files: the list of modules of some ends with that of their tests.
+    let product: Vec<_> = rust_files().into_iter().filter(Source::is_product).collect();
+    let points = cob_protocol::crash::POINTS.iter();
+    let missing: Vec<_> = points
+        .filter(|(name, _)| {
+            !product.iter().any(|file| file.text.contains(&format!("crash_point!(\"{name}\")")))
+        })
+        .map(|(name, _)| name)
+        .collect();
+    assert!(missing.is_empty(), "nothing passes {missing:?}");
+}
+
+/// What is recorded and what is told can be told apart only by dying between the two.
+#[test]
+fn whatever_commits_or_tells_stands_between_crash_points() {
+    // Where a store commits, and where an effect leaves a session.
+    for (path, place) in [
+        ("bridge/src/writer.rs", "self.store.commit(groups)"),
+        ("bridge/src/writer.rs", "self.store.commit_now(group)"),
+        ("kernel/src/telling.rs", "Effect::Show(message) => {"),
+        ("kernel/src/telling.rs", "worker.send(&frame, payloads, lane)"),
+        ("kernel/src/telling.rs", "self.finish_when_flushed(finishing)"),
+    ] {
+        let file = product().into_iter().find(|file| file.path == path).unwrap();
+        let lines: Vec<_> = file.text.lines().collect();
+        let at: Vec<_> = (0..lines.len()).filter(|at| lines[*at].contains(place)).collect();
+        assert!(!at.is_empty(), "{path} has no `{place}`: name the place where it went");
+        for at in at {
+            let around = lines[at.saturating_sub(14)..(at + 8).min(lines.len())].join("\n");
+            assert!(around.contains("crash_point!"), "{path}: no crash point near `{place}`");
+        }
+    }
+}
+
+#[test]
 fn every_error_code_is_produced_somewhere() {
     let product = product();
     let missing: Vec<_> = ErrorCode::ALL

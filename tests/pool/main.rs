@@ -2,6 +2,7 @@
 //! process. One test at a time.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
+mod custody;
 mod load;
 mod stalled;
 

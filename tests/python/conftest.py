@@ -54,13 +54,15 @@ def server(home, request):
 
 
 @pytest.fixture(scope="session")
-def kernelspecs(home):
+def kernelspecs(home, request):
     """A folder of kernelspecs with `rich`, `bare` and every other Python there is."""
     prefix = os.path.join(home, "prefix")
     kernels = None
     for name, python in {"rich": target.RICH, "bare": target.BARE, **target.pythons()}.items():
         if python:
             kernels = target.install(name, python, prefix)
+            if request.config.getoption("--surviving"):
+                target.add_arguments(kernels / name, ["--grace", "5"])
     return kernels
 
 
@@ -130,6 +132,7 @@ def own(launch):
 
 def pytest_addoption(parser):
     parser.addoption("--warm", action="store_true", help="give kernels warm workers, of a server that is started for it")
+    parser.addoption("--surviving", action="store_true", help="run kernels whose workers would outlive them")
     parser.addoption("--all", action="store_true", help="on the reference kernel, run what only cob promises too")
 
 

@@ -96,3 +96,26 @@ def test_questions_do_not_disturb_control(kernel):
     assert kernel.ask("kernel_info_request", channel="control")["status"] == "ok"
     kernel.client.answer(request, "done")
     assert run.wait().ok().result == "'done'"
+
+
+def test_nobody_answers_in_time(kernel):
+    kernel.run("import cob").ok()
+    assert kernel.run("cob.input('?', timeout=0.05, default='none came')").ok().result == "'none came'"
+    run = kernel.run("cob.input('?', timeout=0.05)")
+    assert run.reply["ename"] == "InputTimeout"
+    assert kernel.run("1 + 1").ok().result == "2"
+
+
+def test_a_question_with_time_left_is_answered(kernel):
+    run = kernel.execute("import cob\ncob.input('Name? ', timeout=60, password=True)")
+    request = run.asked()
+    assert request.content == {"prompt": "Name? ", "password": True}
+    kernel.client.answer(request, "Ada")
+    assert run.wait().ok().result == "'Ada'"
+
+
+def test_code_knows_what_it_runs_as(kernel):
+    run = kernel.run("import cob\ncob.execution()").ok()
+    known = eval(run.result)
+    assert known["promise"] == run.reply_message.metadata["cob"]["promise"]
+    assert known["key"] == run.id and known["session"] == known["promise"].split(".")[0]

@@ -1,5 +1,7 @@
 //! The parsers of outside bytes as functions of bytes: what the fuzz targets call, and the smoke test of a normal
 //! run. A target returns, whatever it is given; what it accepts must survive being written and read again.
+//!
+//! One is no parser: `bridge` makes operations of the bytes, for the store on disk and for the plain one.
 
 use bytes::{Bytes, BytesMut};
 use cob_clients::notebook::ConnectionFile;
@@ -15,6 +17,8 @@ use cob_protocol::signing::{ReplayWindow, Signer};
 use cob_protocol::wire;
 use cob_protocol::zygote::{Order, Report, Status};
 
+use crate::seed::Seed;
+
 /// A parser, under the name of its fuzz target.
 pub type Target = (&'static str, fn(&[u8]));
 
@@ -29,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("request", request),
     ("limits", limits),
     ("zygote", zygote),
+    ("bridge", bridge),
 ];
 
 /// Frames of a worker, in pieces of a size that the first byte says, before and after the handshake.
@@ -193,6 +198,19 @@ pub fn zygote(data: &[u8]) {
     }
 }
 
+/// Operations on a store on disk and on the plain one, which must say the same. In memory, if there is such a folder:
+/// this is not about the disk.
+///
+/// # Panics
+/// When they do not, or when there is no room for a folder.
+pub fn bridge(data: &[u8]) {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    match folder {
+        Ok(folder) => cob_bridge::compare(data, &folder.path().join("store")),
+        Err(error) => unreachable!("no folder for a store: {error}"),
+    }
+}
+
 /// What each target would accept, to start from.
 #[must_use]
 pub fn examples(target: &str) -> Vec<Vec<u8>> {
@@ -237,8 +255,22 @@ pub fn examples(target: &str) -> Vec<Vec<u8>> {
             br#"{"memory": "1G", "time": 1500, "cpu": null, "processes": 64}"#.to_vec(),
         ],
         "zygote" => zygote_packets(),
+        "bridge" => bridge_operations(),
         _ => Vec::new(),
     }
+}
+
+/// Any bytes are operations. These open three sessions; then whatever comes.
+fn bridge_operations() -> Vec<Vec<u8>> {
+    let group = [0, 1, 0, 9, 2];
+    let sessions: Vec<u8> = (0..3).flat_map(|session| [session, 0, 0, 0, 0, 0]).collect();
+    (1..=2)
+        .map(|number| {
+            let mut seed = Seed::new(number);
+            let rest = std::iter::repeat_with(|| seed.number().to_le_bytes()[0]).take(140);
+            group.into_iter().chain(sessions.iter().copied()).chain([0]).chain(rest).collect()
+        })
+        .collect()
 }
 
 fn zygote_packets() -> Vec<Vec<u8>> {

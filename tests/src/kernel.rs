@@ -29,7 +29,7 @@ pub enum Transport {
 }
 
 /// How a kernel is to be started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     transport: Transport,
     python: PathBuf,
@@ -37,6 +37,8 @@ pub struct Setup {
     arguments: Vec<OsString>,
     /// The marker of the server that it may get workers from.
     server: Option<String>,
+    /// What starts it, if not the test itself.
+    launcher: Vec<OsString>,
 }
 
 /// A kernel process.
@@ -52,9 +54,13 @@ pub struct TestKernel {
     folder: TempDir,
     runtime: PathBuf,
     log: Log,
+    /// The logs of those before it in this place: what they started may still hold them open.
+    earlier: Vec<Log>,
     errors_expected: bool,
     killed: bool,
-    server: Option<String>,
+    /// Those before it in this place that were killed.
+    dead: Vec<u32>,
+    setup: Setup,
 }
 
 impl Setup {
@@ -68,6 +74,7 @@ impl Setup {
             environment: Vec::new(),
             arguments: Vec::new(),
             server: None,
+            launcher: Vec::new(),
         }
     }
 
@@ -115,6 +122,13 @@ impl Setup {
         self
     }
 
+    /// Started by this command, which becomes it.
+    #[must_use]
+    pub fn launcher(mut self, command: impl IntoIterator<Item = OsString>) -> Self {
+        self.launcher = command.into_iter().collect();
+        self
+    }
+
     /// With these limits of its session.
     #[must_use]
     pub fn limits(self, limits: &str) -> Self {
@@ -145,6 +159,15 @@ impl Setup {
     /// When the process cannot be started.
     #[must_use]
     pub fn launch(&self) -> TestKernel {
+        self.launch_with(&[])
+    }
+
+    /// The same, with more variables in the environment of this process, and not of those in its place later.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    #[must_use]
+    pub fn launch_with(&self, variables: &[(&str, &str)]) -> TestKernel {
         let folder = tempfile::Builder::new().prefix("cob").tempdir().expect("a temporary folder");
         for name in ["cwd", "tmp", "home"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
@@ -155,18 +178,56 @@ impl Setup {
         let path = folder.path().join("kernel.json");
         std::fs::write(&path, serde_json::to_vec(&file).expect("JSON")).expect("a connection file");
         let marker = marker();
-        let mut command = command(&[OsStr::new("kernel"), OsStr::new("-f"), path.as_os_str()], folder.path());
-        command.arg("--python").arg(&self.python).env("COB_LOG", "info").env("COB_TEST_MARK", &marker);
-        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let (child, log) = self.spawn(folder.path(), &marker, variables);
         let runtime = self.environment.iter().rfind(|(name, _)| name == "COB_RUNTIME_DIR");
         let runtime = runtime.map_or_else(|| runtime_folder(folder.path()), |(_, folder)| folder.into());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cob starts");
-        let log = Log::of(child.stderr.take().expect("a pipe"));
         let marker = format!("COB_TEST_MARK={marker}");
-        let server = self.server.clone();
         let (errors_expected, killed) = (false, false);
-        TestKernel { file, child, marker, folder, runtime, log, errors_expected, killed, server }
+        let (earlier, dead, setup) = (Vec::new(), Vec::new(), self.clone());
+        TestKernel {
+            file,
+            child,
+            marker,
+            folder,
+            runtime,
+            log,
+            earlier,
+            errors_expected,
+            killed,
+            dead,
+            setup,
+        }
     }
+
+    fn spawn(&self, folder: &Path, marker: &str, variables: &[(&str, &str)]) -> (Child, Log) {
+        let path = folder.join("kernel.json");
+        let mut command = command(&[OsStr::new("kernel"), OsStr::new("-f"), path.as_os_str()], folder);
+        command.arg("--python").arg(&self.python).env("COB_LOG", "info").env("COB_TEST_MARK", marker);
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(variables.iter().copied());
+        let mut command = launched(&self.launcher, command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cob starts");
+        let log = Log::of(child.stderr.take().expect("a pipe"));
+        (child, log)
+    }
+}
+
+/// A command, started by another one that gets it as arguments.
+fn launched(launcher: &[OsString], command: Command) -> Command {
+    let [program, arguments @ ..] = launcher else { return command };
+    let mut outer = Command::new(program);
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        outer.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
 }
 
 impl Default for Setup {
@@ -282,6 +343,16 @@ impl TestKernel {
         (pid, origin.to_owned())
     }
 
+    /// The process id of its first worker, wherever that came from.
+    ///
+    /// # Panics
+    /// When the kernel ends without it.
+    pub async fn worker_pid(&self) -> u32 {
+        let line = self.log_line("worker ready", 0).await.unwrap_or_default();
+        let pid = field(&line, "pid=").and_then(|pid| pid.parse().ok());
+        pid.unwrap_or_else(|| unreachable!("no worker:\n{}", self.log.lines().join("\n")))
+    }
+
     /// The `nth` line (from 0) of its log with `text`, once it is there; `None` when the log ends first.
     ///
     /// # Panics
@@ -328,6 +399,43 @@ impl TestKernel {
         process::signal(self.pid(), signal);
     }
 
+    /// Waits for an end that it may meet by a signal of its own.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end_by_itself(&mut self) -> ExitStatus {
+        self.killed = true;
+        self.end().await
+    }
+
+    /// Starts another one in the place of this one, which has ended, with more variables in its environment, and
+    /// waits for nothing.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    pub fn launch_again(&mut self, variables: &[(&str, &str)]) {
+        self.dead.extend(self.killed.then_some(self.child.id()));
+        let marker = self.marker.split_once('=').map_or("", |(_, value)| value);
+        let (child, log) = self.setup.spawn(self.folder.path(), marker, variables);
+        self.earlier.push(std::mem::replace(&mut self.log, log));
+        (self.child, self.killed) = (child, false);
+    }
+
+    /// The same, by another command than the one before.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    pub fn relaunch_by(&mut self, launcher: impl IntoIterator<Item = OsString>) {
+        self.setup.launcher = launcher.into_iter().collect();
+        self.launch_again(&[]);
+    }
+
+    /// What all of this place wrote to their logs so far.
+    #[must_use]
+    pub fn whole_log(&self) -> Vec<String> {
+        self.earlier.iter().chain([&self.log]).flat_map(Log::lines).collect()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -341,7 +449,7 @@ impl TestKernel {
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         let mut processes = process::marked(&self.marker);
-        if let Some(marker) = &self.server {
+        if let Some(marker) = &self.setup.server {
             let mut given = process::marked(marker);
             let ready = self.log.lines().into_iter().filter(|line| line.contains("worker ready"));
             let pids: Vec<u32> = ready.filter_map(|line| field(&line, "pid=")?.parse().ok()).collect();
@@ -365,6 +473,7 @@ impl TestKernel {
         let mut wrong = teardown::end(&mut self.child, self.killed);
         wrong.extend(teardown::gone(self.processes()));
         wrong.extend(cgroups::left(self.pid(), self.killed));
+        wrong.extend(self.dead.iter().flat_map(|pid| cgroups::left(*pid, true)));
         wrong.extend(teardown::files(&self.folder.path().join("tmp"), |_| false));
         if !self.killed {
             wrong.extend(teardown::files(self.folder.path(), |name| !name.starts_with("s-")));
@@ -373,7 +482,8 @@ impl TestKernel {
                 wrong.extend(teardown::files(&self.runtime.join("sessions"), |_| false));
             }
         }
-        wrong.extend(teardown::lines(self.log.finish(), self.errors_expected));
+        self.earlier.iter_mut().chain([&mut self.log]).for_each(|log| drop(log.finish()));
+        wrong.extend(teardown::lines(self.whole_log(), self.errors_expected));
         wrong
     }
 }
@@ -384,7 +494,8 @@ impl Drop for TestKernel {
             self.processes().into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
             process::signal(self.pid(), Signal::KILL);
             let _ = self.child.wait();
-            eprintln!("--- log of the kernel ---\n{}", self.log.finish().join("\n"));
+            self.log.finish();
+            eprintln!("--- log of the kernel ---\n{}", self.whole_log().join("\n"));
             return;
         }
         let wrong = self.tear_down();
@@ -392,7 +503,7 @@ impl Drop for TestKernel {
             wrong.is_empty(),
             "after the test:\n{}\nlog:\n{}",
             wrong.join("\n"),
-            self.log.lines().join("\n")
+            self.whole_log().join("\n")
         );
     }
 }

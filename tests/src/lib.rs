@@ -9,8 +9,13 @@
 //! program. Workers run in the Python that `COB_BARE` names, else in the `python3` of the search path.
 
 pub mod cgroups;
+pub mod checker;
 pub mod client;
+pub mod custody;
+pub mod durable;
+pub mod effects;
 pub mod fuzz;
+pub mod history;
 pub mod kernel;
 mod log;
 pub mod process;
@@ -18,8 +23,12 @@ pub mod programs;
 pub mod raw;
 pub mod seed;
 pub mod server;
+pub mod small_disk;
+pub mod snapshot;
 pub mod source;
+pub mod strace;
 mod teardown;
+pub mod vfs;
 
 use std::time::Duration;
 

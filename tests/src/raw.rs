@@ -61,6 +61,26 @@ impl Raw {
         raw
     }
 
+    /// Connects and finishes the handshake under an identity; `None` when nobody listens, or the kernel goes away
+    /// meanwhile.
+    pub async fn try_ready(
+        file: &ConnectionFile,
+        port: u16,
+        kind: SocketType,
+        identity: &[u8],
+    ) -> Option<Self> {
+        let stream: Box<dyn Stream> = match file.endpoint(port).ok()? {
+            Endpoint::Tcp(address) => Box::new(TcpStream::connect(address).await.ok()?),
+            Endpoint::Ipc(path) => Box::new(UnixStream::connect(path).await.ok()?),
+        };
+        let mut raw = Self { stream, decoder: Decoder::new(Caps::default()) };
+        raw.send(&Greeting::encode(Mechanism::Null)).await;
+        let mut greeting = [0; GREETING_BYTES];
+        raw.stream.read_exact(&mut greeting).await.ok()?;
+        raw.send(&Encoded::command(&Ready::encode(kind, identity)).to_vec()).await;
+        matches!(raw.next().await, Some(Item::Command(_))).then_some(raw)
+    }
+
     /// Connects and finishes the handshake.
     ///
     /// # Panics
@@ -98,12 +118,20 @@ impl Raw {
     /// # Panics
     /// When what arrives is not ZMTP.
     pub async fn next(&mut self) -> Option<Item> {
+        crate::within("bytes from the kernel", self.next_now()).await
+    }
+
+    /// The same, however long it takes. Cancel-safe.
+    ///
+    /// # Panics
+    /// When what arrives is not ZMTP.
+    pub async fn next_now(&mut self) -> Option<Item> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             if let Some(item) = self.decoder.pull().expect("valid frames") {
                 return Some(item);
             }
-            match crate::within("bytes from the kernel", self.stream.read(&mut buffer)).await {
+            match self.stream.read(&mut buffer).await {
                 Ok(0) | Err(_) => return None,
                 Ok(arrived) => self.decoder.push(buffer.get(..arrived).unwrap_or_default()),
             }

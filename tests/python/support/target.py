@@ -39,6 +39,14 @@ def install(name, python, prefix):
     return kernels
 
 
+def add_arguments(folder, arguments):
+    """Lets a kernelspec start its kernel with more arguments."""
+    path = folder / "kernel.json"
+    spec = json.loads(path.read_text())
+    spec["argv"] += arguments
+    path.write_text(json.dumps(spec))
+
+
 def _install_reference(folder, python):
     """ipykernel from our own environment, with the packages of the one that was asked for."""
     spec = {

@@ -1,5 +1,5 @@
 //! The benchmarks, when their client is at hand: cob against ipykernel in the same run. `--stage pool` measures what
-//! warm workers give instead.
+//! warm workers give instead, `--stage bridge` what records cost.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,9 @@ pub(crate) fn run(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
     cargo::build(true)?;
     match arguments {
         [stage, name, rest @ ..] if stage == "--stage" && name == "pool" => pool(envs, &client, rest),
+        [stage, name, rest @ ..] if stage == "--stage" && name == "bridge" => bridge(envs, rest),
         [stage, ..] if stage == "--stage" => {
-            Err(Failure::new("the stages that can be measured alone: pool."))
+            Err(Failure::new("the stages that can be measured alone: pool, bridge."))
         }
         _ => kernels(envs, &client, arguments),
     }
@@ -65,6 +66,24 @@ fn pool(envs: &Envs, client: &Path, arguments: &[String]) -> Result<(), Failure>
         .arg("--ipykernel")
         .arg(&envs.client);
     shell::run(bench.args(arguments).env("COB_RUNTIME_DIR", runtime))
+}
+
+/// The store and its handle by themselves, then what a front end sees of them.
+fn bridge(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
+    let examples = ["store", "latency", "opening"];
+    let folder = paths::target().join("bench/store");
+    for example in examples {
+        let build = ["build", "--release", "--package", "cob-bridge", "--example", example];
+        shell::run(&mut cargo::command(&build))?;
+        let mut measure = shell::command(paths::target().join("release/examples").join(example));
+        if example == "store" {
+            measure.arg(&folder);
+        }
+        shell::run(&mut measure)?;
+    }
+    let mut bench = shell::command(&envs.client);
+    bench.arg(paths::tests().join("bench/bridge.py")).arg("--cob").arg(paths::cob(true));
+    shell::run(bench.arg("--python").arg(&envs.rich).args(arguments))
 }
 
 fn folder() -> PathBuf {

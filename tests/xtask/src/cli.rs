@@ -21,6 +21,7 @@ The steps they are made of:
              --reference  test ipykernel instead of cob, to judge the tests
   bench    Compare with ipykernel  [-- <arguments of kernel_bench.py>]
            [-- --stage pool <arguments of tests/bench/pool.py>] measures warm workers
+           [-- --stage bridge <arguments of tests/bench/bridge.py>] measures what records cost
            COB_BENCH names the folder of kernel_bench.py
 
 Environment:

@@ -65,6 +65,7 @@ fn test() -> Result<(), Failure> {
             total += cargo::test(&envs);
             total += suite::run(&envs, &suite::Options::default());
             total += suite::run_warm(&envs);
+            total += suite::run_surviving(&envs);
         }
         Err(failure) => {
             eprintln!("xtask: {failure}");

@@ -34,9 +34,31 @@ const WARM: &[&str] = &[
     "test_stdin.py",
 ];
 
+/// What a kernel might do otherwise whose code would outlive it: everything about frames, pipes and their order.
+const SURVIVING: &[&str] = &[
+    "--surviving",
+    "test_comms.py",
+    "test_death.py",
+    "test_display.py",
+    "test_fork.py",
+    "test_interrupt.py",
+    "test_order.py",
+    "test_stdin.py",
+    "test_volume.py",
+];
+
 /// A part of the suite once more, with workers that a server keeps warm.
 pub(crate) fn run_warm(envs: &Envs) -> Tally {
-    let pytest = WARM.iter().map(|word| (*word).to_owned()).collect();
+    run_part(envs, WARM)
+}
+
+/// A part of the suite once more, with kernels whose workers would outlive them.
+pub(crate) fn run_surviving(envs: &Envs) -> Tally {
+    run_part(envs, SURVIVING)
+}
+
+fn run_part(envs: &Envs, part: &[&str]) -> Tally {
+    let pytest = part.iter().map(|word| (*word).to_owned()).collect();
     run(envs, &Options { pytest, ..Options::default() })
 }
 

@@ -1,0 +1,5 @@
+//! A custodian, as `cob custodian` is one.
+
+fn main() -> std::process::ExitCode {
+    cob_pool::custodian_main()
+}
