@@ -102,8 +102,14 @@ impl Records {
         };
         let options = StoreOptions::new(folder);
         let opening = tokio::task::spawn_blocking(move || Bridge::open(&options, clock));
-        let opened = opening.await.map_err(Failure::failed)?;
-        opened.map(Some).map_err(not_opened)
+        match opening.await.map_err(Failure::failed)? {
+            Ok(bridge) => Ok(Some(bridge)),
+            Err(error @ (OpenError::Denied { .. } | OpenError::ReadOnly { .. })) if self.store.is_none() => {
+                tracing::warn!(%error, "nothing is recorded; name a folder with --store");
+                Ok(None)
+            }
+            Err(error) => Err(Failure::failed(error)),
+        }
     }
 
     /// How the workers of the session outlive this process.
@@ -136,10 +142,6 @@ fn made(folder: PathBuf) -> Result<PathBuf, Failure> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
     made.map_err(|error| Failure::Failed(format!("cannot make {}: {error}", parent.display())))?;
     Ok(folder)
-}
-
-fn not_opened(error: OpenError) -> Failure {
-    Failure::failed(error)
 }
 
 fn grace(text: &str) -> Result<Duration, String> {

@@ -10,6 +10,7 @@ use cob_kernel::request::Command;
 use cob_kernel::session::{Config, End};
 use cob_pool::exit_of;
 use cob_protocol::json::Json;
+use cob_protocol::promise::Durability;
 use cob_protocol::time::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -62,7 +63,9 @@ async fn run(file: ConnectionFile, config: Config, options: &Options) -> Result<
     let (sender, commands) = mpsc::channel(4);
     tokio::spawn(watch_signals(sender.clone()));
     tokio::spawn(watch_parent(sender));
-    let config = Config { id: session, past, history, durability, ..config };
+    // A worker that is recorded nowhere, nobody could find again.
+    let survival = config.survival.filter(|_| durability != Durability::None);
+    let config = Config { id: session, past, history, durability, survival, ..config };
     let end = serve(endpoint, config, bridge.clone(), commands).await;
     bridge.close().await;
     state::sweep();
