@@ -53,6 +53,16 @@ pub enum BridgeError {
         /// What came.
         given: EventNumber,
     },
+    /// An execution was to end with more events than are recorded.
+    #[error("{id}: it cannot end with event {claimed}, since only {recorded} are recorded")]
+    Incomplete {
+        /// The execution.
+        id: PromiseId,
+        /// The last event, as its settlement says.
+        claimed: EventNumber,
+        /// The last event that there is.
+        recorded: EventNumber,
+    },
     /// The promise's state stands against it.
     #[error("{id}: {refused}")]
     Refused {

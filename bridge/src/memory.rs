@@ -24,7 +24,9 @@ use cob_protocol::promise::{Operation, Promise};
 use cob_protocol::time::Timestamp;
 
 use crate::history::Entry;
-use crate::rules::{execution_of, join, must_be_execution, must_be_open, pending, whole_micros};
+use crate::rules::{
+    execution_of, join, must_be_complete, must_be_execution, must_be_open, pending, whole_micros,
+};
 use crate::store::{
     BridgeError, Created, Group, NewExecution, Outcomes, OutputState, Recorded, SessionRecord, Store,
     StoreError, Write, Written,
@@ -253,6 +255,8 @@ impl MemoryStore {
         operation: Operation,
         now: Timestamp,
     ) -> Result<Written, BridgeError> {
+        let record = self.record(id)?;
+        must_be_complete(&record.promise, &operation, record.next_event)?;
         let promise = self.apply(id, operation, now)?;
         let record = self.record(id)?;
         // Nobody goes on with it; an answer may have to be given again.

@@ -1,7 +1,8 @@
 //! What every store does alike: how a promise begins, when a key joins, what a time is. Pure.
 
+use cob_protocol::event::EventNumber;
 use cob_protocol::ids::PromiseId;
-use cob_protocol::promise::{Durability, Kind, Promise, Refused, State, Tally};
+use cob_protocol::promise::{Durability, Kind, Operation, Promise, Refused, State, Tally};
 use cob_protocol::time::Timestamp;
 
 use crate::store::{BridgeError, Created, NewExecution};
@@ -52,6 +53,19 @@ pub(crate) fn must_be_open(id: PromiseId, state: State) -> Result<(), BridgeErro
         return Err(BridgeError::Refused { id, refused: Refused::AlreadySettled(state) });
     }
     Ok(())
+}
+
+/// Refuses the end of an execution before its output: an event that it claims is missing, since its commit failed.
+pub(crate) fn must_be_complete(
+    promise: &Promise,
+    operation: &Operation,
+    next_event: EventNumber,
+) -> Result<(), BridgeError> {
+    let (Operation::Settle(end) | Operation::Expire(end)) = operation else { return Ok(()) };
+    if promise.state.is_settled() || end.last_event < next_event {
+        return Ok(());
+    }
+    Err(BridgeError::Incomplete { id: promise.id, claimed: end.last_event, recorded: next_event - 1 })
 }
 
 /// The execution that a call may belong to: calls are numbered from 1.

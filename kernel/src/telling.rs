@@ -168,6 +168,13 @@ impl Session {
                 Ok(Written::Settled(promise)) if promise.id.call.is_none() => self.settled.push(*promise),
                 Ok(_) => {}
                 Err(error @ BridgeError::Misnumbered { id, .. }) => self.not_in_order(id.execution, &error),
+                Err(error @ BridgeError::Incomplete { id, recorded, .. }) => {
+                    // The reply says that, and the end that is owed claims what is there.
+                    if let Some(context) = self.contexts.get_mut(id.execution) {
+                        context.next_event = recorded + 1;
+                    }
+                    self.not_in_order(id.execution, &error);
+                }
                 Err(error) => tracing::error!(%error, "a record was refused"),
             }
         }
@@ -178,8 +185,14 @@ impl Session {
         tracing::warn!(%error, "not recorded: what came before it is missing");
         let reason = StoreError::Failed { store: "the journal".to_owned(), what: error.to_string() };
         self.mark_unrecorded(execution, &reason);
-        let mut effects = self.records.take_behind();
-        effects.retain(|effect| !matches!(effect, Effect::Show(_)));
+        let effects = self.records.take_behind().into_iter().filter_map(|effect| match effect {
+            Effect::Show(_) => None,
+            Effect::Finish(finishing) if finishing.running.promise.execution == execution => {
+                Some(Effect::Finish(self.finish_unrecorded(finishing, &reason)))
+            }
+            other => Some(other),
+        });
+        let effects = effects.collect();
         self.records.put_back(effects);
     }
 

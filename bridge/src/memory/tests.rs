@@ -120,6 +120,21 @@ fn events_are_numbered_from_one_without_gaps_also_after_the_settlement() {
 }
 
 #[test]
+fn an_execution_does_not_end_before_its_events() {
+    let mut store = store();
+    let id = create(&mut store, request(None));
+    append(&mut store, id, 1, 1).unwrap();
+    let claimed = Settlement { last_event: 3, ..resolved() };
+    let refused = write(&mut store, Write::Settle { id, settlement: claimed.clone() });
+    assert_eq!(refused, Err(BridgeError::Incomplete { id, claimed: 3, recorded: 1 }));
+    for number in 2..=3 {
+        append(&mut store, id, number, 1).unwrap();
+    }
+    write(&mut store, Write::Settle { id, settlement: claimed }).unwrap();
+    assert_eq!(store.promise(id).unwrap().unwrap().last_event, 3);
+}
+
+#[test]
 fn a_session_without_a_worker_has_no_progress() {
     let mut store = store();
     let custody = Some(Custody { socket: "/c".into(), secret: "x".into() });

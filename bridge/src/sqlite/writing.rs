@@ -22,7 +22,9 @@ use super::rows::{
 use super::standing::{Session, Sessions};
 use super::{events, history};
 use crate::payloads::Payloads;
-use crate::rules::{execution_of, join, must_be_execution, must_be_open, pending, whole_micros};
+use crate::rules::{
+    execution_of, join, must_be_complete, must_be_execution, must_be_open, pending, whole_micros,
+};
 use crate::store::{BridgeError, Created, NewExecution, OutputState, Recorded, StoreError, Write, Written};
 
 /// What is remembered between commits: nothing that is not in the database too.
@@ -284,6 +286,7 @@ impl Transaction<'_> {
         let (connection, now) = (self.connection, self.now);
         let live = self.remembered.live.get(connection, id)?;
         let refused = |refused| BridgeError::Refused { id, refused };
+        must_be_complete(&live.promise, &operation, live.next_event)?;
         live.promise.apply(operation, now).map_err(refused)?;
         let (row, mut promise) = (live.row, live.promise.clone());
         let deed = if id.call.is_some() { Deed::CallSettled } else { Deed::Settled };

@@ -191,6 +191,10 @@ mod tests {
             )
         };
         let id = "s1.e1".parse().unwrap();
+        for number in 1..=3 {
+            let event = std::sync::Arc::new(cob_protocol::event::Event::ClearOutput { wait: false });
+            commit(&mut store, at, Record::Append { id, number, event });
+        }
         commit(&mut store, at.after_ms(1500), Record::Settle { id, settlement });
         store
     }

@@ -10,7 +10,7 @@ use crate::generator::{Generator, compare, without_audit};
 const PENDING_MAX: usize = 14;
 
 /// Everything that must have been seen before the test may end.
-const EVERYTHING: [&str; 34] = [
+const EVERYTHING: [&str; 35] = [
     "open_session",
     "custody",
     "progress",
@@ -45,6 +45,7 @@ const EVERYTHING: [&str; 34] = [
     "maintained",
     "refused_in_group",
     "closed_use",
+    "incomplete",
 ];
 
 fn kind(write: &Write, outcome: &Result<Written, BridgeError>) -> &'static str {
@@ -56,6 +57,7 @@ fn kind(write: &Write, outcome: &Result<Written, BridgeError>) -> &'static str {
         (_, Err(BridgeError::UnknownSession(_))) => "unknown_session",
         (_, Err(BridgeError::Exists(_))) => "exists",
         (_, Err(BridgeError::Misnumbered { .. })) => "misnumbered",
+        (_, Err(BridgeError::Incomplete { .. })) => "incomplete",
         (_, Err(BridgeError::Refused { refused, .. })) => match refused {
             Refused::AlreadySettled(_) => "already_settled",
             Refused::AlreadyStarted => "already_started",
