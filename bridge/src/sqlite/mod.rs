@@ -151,18 +151,6 @@ impl SqliteStore {
         free_bytes(folder).map_err(|error| self.place.store_error(Fault::File(folder.clone(), error)))
     }
 
-    /// Writes into the audit trail that a session was taken over from a server that died.
-    ///
-    /// # Errors
-    /// As those of [`Store::commit`].
-    pub fn note_recovery(&mut self, session: SessionId, now: Timestamp) -> Result<(), StoreError> {
-        self.in_transaction(false, |transaction| {
-            transaction.now = whole_micros(now);
-            let subject = audit::Subject::Session(session);
-            transaction.audit(audit::Deed::Recovered, &subject, &audit::Details::default())
-        })
-    }
-
     /// Moves the write-ahead log into the database if it has grown. This waits for the disk, so it is for when nobody
     /// waits for a commit; a commit does it itself only when the log has become very long.
     ///

@@ -15,8 +15,8 @@ fn store(folder: &Path) -> i64 {
         let told = store.promise(id).unwrap().unwrap().audit;
         assert_eq!((promise.audit, promise.audit.is_some()), (told, true));
     }
+    write(&mut store, Write::Recover { session: SESSION });
     write(&mut store, Write::CloseSession { session: SESSION });
-    store.note_recovery(SESSION, at(5)).unwrap();
     1 + 3 * 5 + 2
 }
 
@@ -49,7 +49,7 @@ fn the_trail_says_what_happened_in_order() {
     let told: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert_eq!(told[..3], ["session_opened s1", "accepted s1.e1", "started s1.e1"]);
     assert_eq!(told[3..6], ["call_opened s1.e1.c1", "call_settled s1.e1.c1", "settled s1.e1"]);
-    assert_eq!(told[16..], ["session_closed s1", "recovered s1"]);
+    assert_eq!(told[16..], ["recovered s1", "session_closed s1"]);
     let body = "SELECT details FROM audit WHERE seq = 2";
     let details: String = connection.query_row(body, [], |row| row.get(0)).unwrap();
     assert!(details.contains(&"07".repeat(32)), "{details}");
