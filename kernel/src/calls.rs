@@ -19,6 +19,7 @@ use crate::outputs::Violation;
 use crate::records::Effect;
 use crate::request::ClientRequest;
 use crate::session::{Current, Session};
+use crate::telling::end_of;
 
 /// Who answers a kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,11 +286,7 @@ impl Session {
         let state = end.answer.state();
         let value = Json::of(end).unwrap_or_default();
         let settlement = Settlement::silent(state, value, SessionState::Kept);
-        let write = match state {
-            State::RejectedTimedOut => Write::Expire { id, settlement },
-            _ => Write::Settle { id, settlement },
-        };
-        self.write_surely(self.config.durability, write);
+        self.write_surely(self.config.durability, end_of(id, settlement));
         self.emit(id.execution, Event::CallClosed { call: id.call.unwrap_or_default(), state });
     }
 

@@ -26,7 +26,7 @@ use crate::records::Effect;
 use crate::replies;
 use crate::request::{Client, ClientRequest};
 use crate::session::{Current, Session};
-use crate::telling::{refusal_code, status};
+use crate::telling::{end_of, refusal_code, status};
 
 /// A request that waits its turn.
 pub(crate) struct Queued {
@@ -436,11 +436,7 @@ impl Session {
         let Queued { request, promised, .. } = queued;
         if let Some(Promised { id, durability, .. }) = promised {
             let settlement = Settlement::silent(state, value.clone(), session_state);
-            let write = match state {
-                State::RejectedTimedOut => Write::Expire { id, settlement },
-                _ => Write::Settle { id, settlement },
-            };
-            self.write_surely(durability, write);
+            self.write_surely(durability, end_of(id, settlement));
         }
         let promise = promised.map(|promised| promised.id);
         let joined = promise.map(|id| self.take_joined(id)).unwrap_or_default();

@@ -70,13 +70,13 @@ impl Session {
         }
     }
 
-    pub(crate) async fn worker_event(&mut self, event: WorkerEvent) {
+    pub(crate) fn worker_event(&mut self, event: WorkerEvent) {
         match event {
             WorkerEvent::Output(stream, bytes) => self.output(stream, &bytes),
             WorkerEvent::Gone(exit) => self.worker_gone(&exit),
             WorkerEvent::Frame(Frame::Done(done), _) => self.done(done),
             WorkerEvent::Frame(frame, payloads) => {
-                if let Err(violation) = self.frame(frame, payloads).await {
+                if let Err(violation) = self.frame(frame, payloads) {
                     self.condemn_worker(violation);
                 }
             }

@@ -218,7 +218,7 @@ impl Session {
                 Some(event) => {
                     quiet = 0;
                     self.ladder.looked_at(output_bytes(&event));
-                    self.worker_event(event).await;
+                    self.worker_event(event);
                 }
                 None => {
                     quiet += 1;

@@ -42,7 +42,7 @@ impl Session {
     }
 
     /// A frame that is no end of an execution.
-    pub(crate) async fn frame(&mut self, frame: Frame, payloads: Vec<Bytes>) -> Result<(), Violation> {
+    pub(crate) fn frame(&mut self, frame: Frame, payloads: Vec<Bytes>) -> Result<(), Violation> {
         match frame {
             Frame::Stream(stream) => {
                 let text =

@@ -331,7 +331,7 @@ impl Session {
     /// Deals with what a worker did, and with whatever else it has done by now: what belongs together is recorded
     /// together.
     async fn worker_events(&mut self, event: WorkerEvent) {
-        self.worker_event(event).await;
+        self.worker_event(event);
         for _ in 1..EVENTS_AT_ONCE_MAX {
             if self.is_ending() || !self.has_room() {
                 return;
@@ -342,7 +342,7 @@ impl Session {
                 event = worker.next() => event,
                 () = std::future::ready(()) => return,
             };
-            self.worker_event(arrived).await;
+            self.worker_event(arrived);
         }
     }
 

@@ -5,7 +5,7 @@ use cob_protocol::content::{ErrorReply, ExecutionState, StatusContent};
 use cob_protocol::crash_point;
 use cob_protocol::error::ErrorCode;
 use cob_protocol::event::ErrorText;
-use cob_protocol::frame::{ExecutionNumber, Frame};
+use cob_protocol::frame::{ExecutionNumber, Frame, Outcome};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, Outgoing};
@@ -147,6 +147,13 @@ impl Session {
                 self.reply_error(&request, ErrorCode::RequestTooLarge, &why, SessionState::Kept);
                 self.status(ExecutionState::Idle, &request);
             }
+            (Frame::Answer(answer), current) => {
+                self.current = current;
+                // The code waits for it. A refusal this small always fits, unless nothing does.
+                if !matches!(answer.outcome, Outcome::Declined(_)) {
+                    self.answer_call(answer.request, Outcome::Declined(why));
+                }
+            }
             (_, current) => {
                 tracing::warn!(frame = frame.kind().name(), why, "a frame was not taken by the worker");
                 self.current = current;
@@ -282,6 +289,14 @@ impl Session {
 pub(crate) fn status(state: ExecutionState, parent: Json) -> Outgoing {
     let content = Json::of(&StatusContent { execution_state: state }).unwrap_or_default();
     Outgoing::new("status", parent, content)
+}
+
+/// The write that ends a promise: one that timed out ends at its deadline, whenever that was noticed.
+pub(crate) fn end_of(id: PromiseId, settlement: Settlement) -> Write {
+    match settlement.state {
+        State::RejectedTimedOut => Write::Expire { id, settlement },
+        _ => Write::Settle { id, settlement },
+    }
 }
 
 /// What clients are told of a store that fails.
