@@ -297,11 +297,12 @@ fn opening_a_reader_lets_go_of_no_lock() {
     let file = format!(" {} {major:02x}:{minor:02x}:{} ", std::process::id(), file.ino());
     let locks =
         || fs::read_to_string("/proc/locks").unwrap().lines().filter(|line| line.contains(&file)).count();
-    assert_ne!(locks(), 0, "the store's");
+    // While other locks come and go, one look may leave it out; one that is gone never comes back.
+    let is_held = || (0..100).any(|_| locks() > 0);
+    assert!(is_held(), "the store's");
     drop(SqliteReader::open(folder.path()).unwrap());
     SqliteStore::open(&options(folder.path())).unwrap_err();
-    // While others come and go, the system may list one twice.
-    assert_ne!(locks(), 0);
+    assert!(is_held());
 }
 
 #[test]
