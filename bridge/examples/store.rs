@@ -156,6 +156,7 @@ fn main() {
         let writes = vec![
             Write::HistoryInput {
                 session: SESSION,
+                execution: id.execution,
                 line: number as u32,
                 source: "print('hello, world')".into(),
             },

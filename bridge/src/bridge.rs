@@ -10,6 +10,7 @@ use cob_protocol::limits::{READ_BYTES_MAX, READ_EVENTS_MAX};
 use cob_protocol::promise::{Durability, Promise};
 use cob_protocol::time::{Clock, Timestamp};
 
+use crate::feed::SessionFollower;
 use crate::follow::Follower;
 use crate::health::Health;
 use crate::history::Entry;
@@ -92,13 +93,23 @@ impl Bridge {
     /// Hands a group of writes to the writer: all of it is recorded, in order, or nothing. Never waits, and never
     /// fails by itself; who submits more than there is [room](Bridge::has_room) for shall wait for room first.
     pub fn submit(&self, durability: Durability, writes: Vec<Write>) -> Submitted {
+        self.hand_in(durability, writes, false)
+    }
+
+    /// As [`Bridge::submit`], for one of many that are submitted in a row: it is left to the writer's thread, which
+    /// commits together what has come.
+    pub fn submit_one_of_many(&self, durability: Durability, writes: Vec<Write>) -> Submitted {
+        self.hand_in(durability, writes, true)
+    }
+
+    fn hand_in(&self, durability: Durability, writes: Vec<Write>, is_one_of_many: bool) -> Submitted {
         let shared = self.shared();
         let group = Group { now: shared.clock.now(), durability, writes };
         match &shared.engine {
             Engine::Memory(store) => shared.apply(store, group),
             Engine::Durable { queue, writer, .. } => {
                 shared.pending().submitted(&group);
-                writer::submit(shared, queue, writer, group)
+                if is_one_of_many { queue.push(group) } else { writer::submit(shared, queue, writer, group) }
             }
         }
     }
@@ -181,6 +192,14 @@ impl Bridge {
         self.shared().read(|store| store.sessions()).await
     }
 
+    /// One session, if there ever was one with this number.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn session(&self, session: SessionId) -> Result<Option<SessionRecord>, BridgeError> {
+        self.shared().read(move |store| store.session(session)).await
+    }
+
     /// What is not settled, in the order of its creation; with what is needed to go on.
     ///
     /// # Errors
@@ -195,6 +214,22 @@ impl Bridge {
     /// As above.
     pub async fn history(&self, count_max: usize) -> Result<Vec<(SessionId, Entry)>, BridgeError> {
         self.shared().read(move |store| store.history(count_max)).await
+    }
+
+    /// The same of one session.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn history_of(&self, session: SessionId, count_max: usize) -> Result<Vec<Entry>, BridgeError> {
+        self.shared().read(move |store| store.history_of(session, count_max)).await
+    }
+
+    /// What an execution ran, if that is in the history.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn source_of(&self, id: PromiseId) -> Result<Option<Entry>, BridgeError> {
+        self.shared().read(move |store| store.source_of(id)).await
     }
 
     /// How much is stored.
@@ -230,23 +265,7 @@ impl Bridge {
     /// # Cancel safety
     /// Nothing is lost when it is dropped.
     pub async fn wait(&self, id: PromiseId) -> Result<Promise, BridgeError> {
-        let shared = self.shared();
-        let listener = shared.wakes.listen(id);
-        loop {
-            let rung = listener.bell().notified();
-            tokio::pin!(rung);
-            // Registered before the look, so that no settlement falls between look and wait.
-            rung.as_mut().enable();
-            let read_only = shared.health.read_only();
-            let promise = self.promise(id).await?.ok_or(BridgeError::Unknown(id))?;
-            if promise.state.is_settled() {
-                return Ok(promise);
-            }
-            if let Some(reason) = read_only {
-                return Err(reason.into());
-            }
-            rung.await;
-        }
+        Follower::of_end(self.clone(), id).wait_settled().await
     }
 
     /// Follows the events of an execution from number `from` on.
@@ -255,13 +274,26 @@ impl Bridge {
         Follower::new(self.clone(), id, from)
     }
 
-    pub(crate) fn wakes(&self) -> &Arc<Wakes> {
+    /// Follows the events of an execution that was created just now, with nothing of it recorded since: registers at
+    /// once, and does not look into the store for a beginning that is not there.
+    #[must_use]
+    pub fn follow_new(&self, id: PromiseId) -> Follower {
+        Follower::of_new(self.clone(), id)
+    }
+
+    /// Follows everything of a session, from execution number `from_execution` on.
+    #[must_use]
+    pub fn follow_session(&self, session: SessionId, from_execution: u64) -> SessionFollower {
+        SessionFollower::new(self.clone(), session, from_execution)
+    }
+
+    pub(crate) fn wakes(&self) -> &Wakes {
         &self.shared().wakes
     }
 
     /// Why nothing more will be recorded, if that is so.
-    pub(crate) fn read_only(&self) -> Option<StoreError> {
-        self.shared().health.read_only()
+    pub(crate) fn why_over(&self) -> Option<StoreError> {
+        self.shared().why_over()
     }
 
     pub(crate) async fn read<T: Send + 'static>(
@@ -307,6 +339,18 @@ impl Bridge {
     /// Names of what is not settled in a session, as far as it is recorded.
     pub(crate) fn pending_of(&self, session: SessionId) -> Vec<PromiseId> {
         self.shared().pending().of_session(session).collect()
+    }
+
+    /// How many executions of a session wait or run, as far as that is recorded; channels are none.
+    #[must_use]
+    pub fn open_in(&self, session: SessionId) -> usize {
+        self.shared().pending().executions_of(session)
+    }
+
+    /// How many sessions are open, as far as that is recorded.
+    #[must_use]
+    pub fn sessions_open(&self) -> usize {
+        self.shared().pending().sessions()
     }
 
     /// The time that records are stamped with.
@@ -373,6 +417,9 @@ impl fmt::Debug for Bridge {
 /// What a store had when it was opened, read in pages.
 fn unsettled_of_all(store: &mut dyn Read) -> Result<Pending, BridgeError> {
     let mut pending = Pending::default();
+    for session in store.sessions()?.iter().filter(|session| session.closed_at.is_none()) {
+        pending.open_session(session.session);
+    }
     let mut filter = Filter { is_settled: Some(false), count_max: READ_EVENTS_MAX, ..Filter::default() };
     loop {
         let page = store.promises(&filter)?;

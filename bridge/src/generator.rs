@@ -7,7 +7,7 @@ use cob_protocol::event::{ErrorText, Event};
 use cob_protocol::frame::StreamName;
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
-use cob_protocol::promise::{Durability, Key, SessionState, Settlement, State, Tally};
+use cob_protocol::promise::{CHANNEL_PRINCIPAL, Durability, Key, SessionState, Settlement, State, Tally};
 use cob_protocol::time::Timestamp;
 
 use crate::memory::MemoryStore;
@@ -66,6 +66,8 @@ fn compare_reads(store: &mut SqliteStore, oracle: &mut MemoryStore) {
         let mut unsettled = store.unsettled(session);
         unsettled.iter_mut().flatten().for_each(|one| one.promise.audit = None);
         assert_eq!(unsettled, oracle.unsettled(session));
+        assert_eq!(store.session(session), oracle.session(session));
+        assert_eq!(store.history_of(session, 3), oracle.history_of(session, 3));
     }
     let everything = Filter::default();
     let mut promises = store.promises(&everything);
@@ -73,6 +75,7 @@ fn compare_reads(store: &mut SqliteStore, oracle: &mut MemoryStore) {
     assert_eq!(promises, oracle.promises(&everything));
     for id in promises.into_iter().flatten().map(|promise| promise.id) {
         assert_eq!(store.request(id), oracle.request(id));
+        assert_eq!(store.source_of(id), oracle.source_of(id));
         assert_eq!(
             store.events(id, 1, usize::MAX, usize::MAX),
             oracle.events(id, 1, usize::MAX, usize::MAX),
@@ -181,7 +184,8 @@ impl<'a> Generator<'a> {
             }
             23 | 24 => {
                 let source = self.text();
-                Write::HistoryInput { session, line: self.below(5) as u32, source }
+                let execution = self.below(6);
+                Write::HistoryInput { session, execution, line: self.below(5) as u32, source }
             }
             _ => {
                 let text = self.text();
@@ -218,7 +222,7 @@ impl<'a> Generator<'a> {
 
     fn execution(&mut self, session: SessionId, now: Timestamp) -> NewExecution {
         let key = (!self.once_in(3)).then(|| Key {
-            principal: ["alice", "bob"][self.below(2) as usize].into(),
+            principal: ["alice", "bob", CHANNEL_PRINCIPAL][self.below(3) as usize].into(),
             key: format!("k{}", self.below(60)),
             body: [u8::from(self.once_in(8)); 32],
         });
@@ -263,8 +267,9 @@ impl<'a> Generator<'a> {
     }
 
     fn event(&mut self) -> Event {
-        match self.below(12) {
+        match self.below(14) {
             0 => Event::Display(self.json()),
+            12 | 13 => Event::Data(self.json()),
             1 => Event::Result(self.json()),
             2 => Event::ClearOutput { wait: self.once_in(2) },
             3 => {

@@ -11,6 +11,8 @@ mod ballast;
 mod bridge;
 mod checksum;
 mod error;
+mod feed;
+
 mod follow;
 #[cfg(any(test, feature = "testing"))]
 mod generator;
@@ -20,6 +22,7 @@ mod lifecycle;
 mod lock;
 mod memory;
 mod metrics;
+mod news;
 mod open;
 mod payloads;
 mod pending;
@@ -31,6 +34,7 @@ mod shelf;
 mod sqlite;
 mod store;
 mod submitted;
+mod tail;
 mod timers;
 mod wakes;
 mod watch;
@@ -42,6 +46,8 @@ mod tests;
 
 pub use ballast::{Ballast, free_bytes};
 pub use bridge::Bridge;
+
+pub use feed::{Feed, SessionFollower};
 pub use follow::Follower;
 #[cfg(any(test, feature = "testing"))]
 pub use generator::{Generator, compare};

@@ -47,12 +47,18 @@ impl Bridge {
 
 /// The writes that end a promise from what is recorded of it, when nobody else can: the end of its output that was
 /// held back, the count of what was dropped, the last event, and the settlement with their number and its tally. A
-/// character whose rest never came is U+FFFD, as it is when an execution ends by itself.
+/// character whose rest never came is U+FFFD, as it is when an execution ends by itself. A durable channel ends with its
+/// last item.
 #[must_use]
 pub fn ending(unsettled: &Unsettled, settlement: Settlement) -> Vec<Write> {
     let id = unsettled.promise.id;
     if rules::kind(id) == Kind::Call {
         return vec![Write::Settle { id, settlement }];
+    }
+    if unsettled.promise.is_channel() {
+        // Its items are all there is, and the last of them is its last event.
+        let last_event = unsettled.next_event - 1;
+        return vec![Write::Settle { id, settlement: Settlement { last_event, ..settlement } }];
     }
     let output = &finished(&unsettled.output);
     let tail: u64 = output.tail.iter().map(|(_, text)| text.len() as u64).sum();

@@ -49,7 +49,8 @@ pub struct MemoryStore {
     /// Executions whose events are kept, one entry per event, oldest first.
     journal: VecDeque<PromiseId>,
     journal_bytes: usize,
-    history: VecDeque<(SessionId, Entry)>,
+    /// With the number of the execution.
+    history: VecDeque<(SessionId, u64, Entry)>,
     history_bytes: usize,
 }
 
@@ -142,17 +143,19 @@ impl MemoryStore {
             Write::Expire { id, settlement } => {
                 return self.settle(*id, Operation::Expire(settlement.clone()), now);
             }
-            Write::HistoryInput { session, line, source } => {
+            Write::HistoryInput { session, execution, line, source } => {
                 self.open(*session)?;
                 self.history_bytes += source.len();
                 let entry = Entry { line: *line, source: source.clone(), output: None };
-                self.history.push_back((*session, entry));
+                self.history.push_back((*session, *execution, entry));
                 self.forget_oldest_history();
             }
             Write::HistoryOutput { session, line, text } => {
                 self.open(*session)?;
                 let mut entries = self.history.iter_mut().rev();
-                if let Some((_, entry)) = entries.find(|(of, entry)| of == session && entry.line == *line) {
+                if let Some((_, _, entry)) =
+                    entries.find(|(of, _, entry)| of == session && entry.line == *line)
+                {
                     self.history_bytes += text.len();
                     self.history_bytes -= entry.output.replace(text.clone()).map_or(0, |old| old.len());
                 }
@@ -329,7 +332,7 @@ impl MemoryStore {
         while self.history.len() > HISTORY_ENTRIES_MAX
             || (self.history_bytes > HISTORY_BYTES_MAX && self.history.len() > 1)
         {
-            let Some((_, entry)) = self.history.pop_front() else { return };
+            let Some((_, _, entry)) = self.history.pop_front() else { return };
             self.history_bytes -= entry.source.len() + entry.output.map_or(0, |text| text.len());
         }
     }

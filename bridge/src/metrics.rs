@@ -24,7 +24,7 @@ pub struct Metrics {
 /// Promises that are not settled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PendingMetrics {
-    /// Executions that wait or run.
+    /// Executions that wait or run, and durable channels that are open.
     pub executions: usize,
     /// Questions without an answer.
     pub calls: usize,

@@ -23,7 +23,8 @@ impl Bridge {
         let store = OnDisk {
             store,
             busy_ms: options.busy_ms,
-            limits: Limits::default(),
+            ballast_bytes: options.ballast_bytes,
+            limits: options.limits.clone(),
             commits: 0,
             is_tidying: true,
         };
@@ -50,6 +51,7 @@ fn look(folder: &Path) -> Result<Box<dyn Read>, BridgeError> {
 struct OnDisk {
     store: SqliteStore,
     busy_ms: u64,
+    ballast_bytes: u64,
     limits: Limits,
     /// Commits since the journal was last looked through.
     commits: u32,
@@ -82,6 +84,10 @@ impl Store for OnDisk {
 
     fn free_bytes(&mut self) -> Option<u64> {
         self.store.free_bytes().ok()
+    }
+
+    fn ballast_bytes(&self) -> u64 {
+        self.ballast_bytes
     }
 
     fn has_ballast(&mut self) -> bool {

@@ -1,11 +1,11 @@
 //! What is not settled, in memory: for deadlines, for figures, for whoever settles all of it. The store is asked once,
 //! when it is opened; from then on every commit is followed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::limits::DUE_AGAIN_MS;
-use cob_protocol::promise::{Promise, Refused};
+use cob_protocol::promise::{Key, Promise, Refused};
 use cob_protocol::time::Timestamp;
 
 use crate::queue::Verdict;
@@ -19,16 +19,25 @@ pub(crate) struct Pending {
     due: BTreeSet<(Timestamp, PromiseId)>,
     /// Promises whose end was submitted and is not recorded yet.
     ending: HashSet<PromiseId>,
+    /// How many executions of each session wait or run; one for each session that is open.
+    sessions: HashMap<SessionId, usize>,
     calls: usize,
     high_water: usize,
 }
 
 #[derive(Debug)]
-struct Open {
+pub(crate) struct Open {
     created_at: Timestamp,
     deadline: Option<Timestamp>,
     /// Its entry in [`Pending::due`]: the deadline, or the time of another attempt.
     due: Option<Timestamp>,
+    is_channel: bool,
+}
+
+impl Open {
+    fn is_execution(&self, id: PromiseId) -> bool {
+        id.call.is_none() && !self.is_channel
+    }
 }
 
 /// Unsettled promises of one kind.
@@ -43,9 +52,13 @@ pub(crate) struct Kinds {
 
 impl Pending {
     /// Takes up a promise that is not settled.
-    pub(crate) fn insert(&mut self, id: PromiseId, created_at: Timestamp, deadline: Option<Timestamp>) {
-        if self.open.insert(id, Open { created_at, deadline, due: None }).is_none() {
+    pub(crate) fn insert(&mut self, id: PromiseId, open: Open) {
+        let (deadline, is_execution) = (open.deadline, open.is_execution(id));
+        if self.open.insert(id, open).is_none() {
             self.calls += usize::from(id.call.is_some());
+            if let Some(executions) = self.sessions.get_mut(&id.session) {
+                *executions += usize::from(is_execution);
+            }
             self.high_water = self.high_water.max(self.open.len());
         }
         if let Some(deadline) = deadline
@@ -55,17 +68,36 @@ impl Pending {
         }
     }
 
+    /// Takes up a session that is open: before its promises.
+    pub(crate) fn open_session(&mut self, session: SessionId) {
+        self.sessions.insert(session, 0);
+    }
+
+    /// Sessions that are open.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Executions of a session that wait or run.
+    pub(crate) fn executions_of(&self, session: SessionId) -> usize {
+        self.sessions.get(&session).copied().unwrap_or_default()
+    }
+
     /// Takes up what a store had when it was opened.
     pub(crate) fn load(&mut self, promises: &[Promise]) {
         for promise in promises {
-            self.insert(promise.id, promise.created_at, promise.deadline);
+            let Promise { created_at, deadline, .. } = *promise;
+            let is_channel = promise.is_channel();
+            self.insert(promise.id, Open { created_at, deadline, due: None, is_channel });
         }
     }
 
     fn remove(&mut self, id: PromiseId) {
         self.put_aside(id);
-        if self.open.remove(&id).is_some() {
-            self.calls -= usize::from(id.call.is_some());
+        let Some(open) = self.open.remove(&id) else { return };
+        self.calls -= usize::from(id.call.is_some());
+        if let Some(executions) = self.sessions.get_mut(&id.session) {
+            *executions -= usize::from(open.is_execution(id));
         }
     }
 
@@ -113,9 +145,18 @@ impl Pending {
     fn follow_write(&mut self, now: Timestamp, write: &Write, outcome: &Result<Written, BridgeError>) {
         match (write, outcome) {
             (Write::CreateExecution(new), Ok(Written::Created(Created::New(id)))) => {
-                self.insert(*id, now, new.deadline);
+                let is_channel = new.key.as_ref().is_some_and(Key::is_channel);
+                let open = Open { created_at: now, deadline: new.deadline, due: None, is_channel };
+                self.insert(*id, open);
             }
-            (Write::CreateCall { id, deadline, .. }, Ok(_)) => self.insert(*id, now, *deadline),
+            (Write::CreateCall { id, deadline, .. }, Ok(_)) => {
+                let open = Open { created_at: now, deadline: *deadline, due: None, is_channel: false };
+                self.insert(*id, open);
+            }
+            (Write::OpenSession { session, .. }, Ok(_)) => self.open_session(*session),
+            (Write::CloseSession { session }, Ok(_)) => {
+                self.sessions.remove(session);
+            }
             (Write::Settle { id, .. } | Write::Expire { id, .. }, Ok(_)) => {
                 self.ending.remove(id);
                 self.remove(*id);

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cob_protocol::ids::PromiseId;
 use cob_protocol::time::Clock;
 use tokio::sync::Notify;
 
@@ -13,7 +12,7 @@ use crate::metrics::Counters;
 use crate::pending::Pending;
 use crate::queue::{Queue, Verdict};
 use crate::readers::Readers;
-use crate::store::{BridgeError, Group, Read, Store, StoreError, Write, Written};
+use crate::store::{BridgeError, Group, Read, Store, StoreError};
 use crate::submitted::Submitted;
 use crate::timers::WallTimer;
 use crate::wakes::Wakes;
@@ -24,7 +23,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<dyn Clock>,
     pending: Mutex<Pending>,
-    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) wakes: Wakes,
     /// Rung when another deadline is the next.
     pub(crate) due_changed: Notify,
     pub(crate) timer: WallTimer,
@@ -48,7 +47,7 @@ impl Shared {
             engine,
             clock,
             pending: Mutex::new(pending),
-            wakes: Arc::default(),
+            wakes: Wakes::default(),
             due_changed: Notify::new(),
             timer: WallTimer::default(),
             health: HealthCell::default(),
@@ -86,7 +85,8 @@ impl Shared {
         Submitted::ready(verdict)
     }
 
-    /// Takes notice of what was recorded, or was not, and wakes those who wait for it.
+    /// Takes notice of what was recorded, or was not, and wakes those who wait for it. Called in the order of the
+    /// commits, by one thread at a time: whoever may write now calls it before the next one may.
     pub(crate) fn follow(&self, groups: &[Group], verdicts: &[Verdict]) {
         let mut is_next_due_new = false;
         let mut pending = self.pending();
@@ -97,13 +97,19 @@ impl Shared {
         if is_next_due_new {
             self.due_changed.notify_waiters();
         }
-        self.wakes.ring(groups.iter().zip(verdicts).flat_map(|(group, verdict)| changed(group, verdict)));
+        self.wakes.tell(groups, verdicts);
     }
 
     /// Everybody who waits shall look again: nothing more will be recorded.
     pub(crate) fn wake_all(&self) {
         self.wakes.ring_all();
         self.due_changed.notify_waiters();
+    }
+
+    /// Why nothing more will be recorded, if that is so: what was recorded before has been told to all who listen.
+    pub(crate) fn why_over(&self) -> Option<StoreError> {
+        let has_ended = self.has_ended.load(Ordering::Acquire);
+        self.health.read_only().or_else(|| has_ended.then_some(StoreError::Closed))
     }
 
     /// Waits until the writer has ended.
@@ -132,16 +138,6 @@ impl Shared {
             Engine::Durable { readers, .. } => readers.read(ask).await,
         }
     }
-}
-
-/// The promises whose readers and waiters have something new.
-fn changed<'a>(group: &'a Group, verdict: &'a Verdict) -> impl Iterator<Item = PromiseId> + 'a {
-    let outcomes = verdict.as_ref().map(Vec::as_slice).unwrap_or_default();
-    group.writes.iter().zip(outcomes).filter_map(|(write, outcome)| match (write, outcome) {
-        (Write::Append { id, .. }, Ok(Written::Done))
-        | (Write::Settle { id, .. } | Write::Expire { id, .. }, Ok(_)) => Some(*id),
-        _ => None,
-    })
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

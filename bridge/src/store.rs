@@ -7,6 +7,7 @@ use cob_protocol::event::{Event, EventNumber};
 use cob_protocol::frame::StreamName;
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
+use cob_protocol::limits::BALLAST_BYTES;
 use cob_protocol::promise::{Durability, Key, Kind, Promise, Settlement};
 use cob_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,8 @@ pub enum Write {
     HistoryInput {
         /// Its session.
         session: SessionId,
+        /// The number of its execution; 0: not known.
+        execution: u64,
         /// `In [line]`
         line: u32,
         /// The code.
@@ -232,6 +235,11 @@ pub trait Store: Send {
         None
     }
 
+    /// How much space is kept in reserve.
+    fn ballast_bytes(&self) -> u64 {
+        BALLAST_BYTES
+    }
+
     /// Whether space is kept in reserve.
     fn has_ballast(&mut self) -> bool {
         true
@@ -307,6 +315,12 @@ pub trait Read: Send {
     /// As above.
     fn sessions(&mut self) -> Result<Vec<SessionRecord>, BridgeError>;
 
+    /// The session, if there ever was one with this number.
+    ///
+    /// # Errors
+    /// As above.
+    fn session(&mut self, session: SessionId) -> Result<Option<SessionRecord>, BridgeError>;
+
     /// What was not settled, in the order of its creation; with what is needed to go on.
     ///
     /// # Errors
@@ -330,6 +344,18 @@ pub trait Read: Send {
     /// # Errors
     /// As above.
     fn history(&mut self, count_max: usize) -> Result<Vec<(SessionId, Entry)>, BridgeError>;
+
+    /// The same of one session.
+    ///
+    /// # Errors
+    /// As above.
+    fn history_of(&mut self, session: SessionId, count_max: usize) -> Result<Vec<Entry>, BridgeError>;
+
+    /// What an execution ran, if that is in the history.
+    ///
+    /// # Errors
+    /// As above.
+    fn source_of(&mut self, id: PromiseId) -> Result<Option<Entry>, BridgeError>;
 }
 
 /// Which promises.
@@ -423,7 +449,7 @@ pub struct Unsettled {
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Executions that wait or run.
+    /// Executions that wait or run, and durable channels that are open.
     pub executions: u64,
     /// Questions without an answer.
     pub calls: u64,

@@ -4,9 +4,11 @@
 mod disk;
 mod faults;
 mod faulty;
+mod feed;
 mod killed;
 mod lifecycle;
 mod order;
+mod tails;
 mod waiting;
 
 use std::sync::Arc;

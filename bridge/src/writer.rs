@@ -130,6 +130,12 @@ pub(crate) fn submit(
 /// Who comes sooner than this after a commit goes to the thread: there is a flood, which is better committed together.
 const CLAIM_PAUSE: Duration = Duration::from_micros(CLAIM_PAUSE_MICROS);
 
+/// What may be recorded besides ends on a full disk: the same part of every ballast.
+fn allowance(store: &dyn Store) -> usize {
+    let bytes = NEED_BYTES_MAX as u64 * (store.ballast_bytes() / BALLAST_BYTES).max(1);
+    usize::try_from(bytes).unwrap_or(NEED_BYTES_MAX)
+}
+
 /// Owns the store.
 pub(crate) struct Writer {
     name: String,
@@ -152,11 +158,11 @@ impl Writer {
         Self {
             name: name.to_owned(),
             is_ballast_out: !store.has_ballast(),
+            allowance: allowance(&*store),
             store,
             abort,
             failures: 0,
             unlooked: 0,
-            allowance: NEED_BYTES_MAX,
             // What was left of the last time.
             untidy: TIDY_COMMITS,
         }
@@ -317,7 +323,7 @@ impl Writer {
         tracing::warn!(store = self.name, "no room on the disk: the space in reserve is used");
         self.store.release_ballast();
         self.is_ballast_out = true;
-        self.allowance = NEED_BYTES_MAX;
+        self.allowance = allowance(&*self.store);
         true
     }
 
@@ -366,7 +372,7 @@ impl Writer {
 
     /// Clearly more than the least, beside the ballast.
     fn has_room_for_ballast(&mut self) -> bool {
-        let ballast = if self.is_ballast_out { BALLAST_BYTES } else { 0 };
+        let ballast = if self.is_ballast_out { self.store.ballast_bytes() } else { 0 };
         self.store.free_bytes().is_none_or(|free| free >= 2 * STORE_FREE_BYTES_MIN + ballast)
     }
 

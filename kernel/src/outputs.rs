@@ -118,9 +118,13 @@ impl Session {
                     self.reply(&request, reply, content);
                 }
             }
-            Outcome::Eof(why) | Outcome::Declined(why) | Outcome::TimedOut(why) => {
+            Outcome::Failed { evalue: why, .. }
+            | Outcome::Eof(why)
+            | Outcome::Declined(why)
+            | Outcome::TimedOut(why) => {
                 self.reply_error(&request, ErrorCode::BadRequest, &why, SessionState::Kept);
             }
+            Outcome::Again => {}
         }
         self.status(ExecutionState::Idle, &request);
     }
@@ -260,7 +264,9 @@ fn message_of(event: &Event, parent: Json) -> Option<Outgoing> {
             let content = StreamContent { name: StreamName::Stderr.as_str(), text: &truncated };
             ("stream", Json::of(&content))
         }
-        Event::CallOpened { .. } | Event::CallClosed { .. } | Event::Done { .. } => return None,
+        Event::CallOpened { .. } | Event::CallClosed { .. } | Event::Data(_) | Event::Done { .. } => {
+            return None;
+        }
     };
     Some(Outgoing::new(msg_type, parent, content.ok()?))
 }

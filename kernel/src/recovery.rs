@@ -285,7 +285,8 @@ impl Session {
             self.history.push(cell.count, body.code.clone());
             let session = self.config.id;
             let source = body.code.clone();
-            self.later.push(Write::HistoryInput { session, line: cell.count, source });
+            let execution = id.execution;
+            self.later.push(Write::HistoryInput { session, line: cell.count, source, execution });
         }
         let mut running = Running::new(request, promised, cell);
         running.is_whole = is_whole;

@@ -3,6 +3,7 @@
 //! Requests are read generously (every field a real client leaves out has the specification's default); what we
 //! send is complete.
 
+pub mod agent;
 mod comm;
 mod control;
 mod execute;

@@ -12,6 +12,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("promise_committed", "its promise is recorded; nothing was sent to a worker, nobody was told"),
     ("start_committed", "that it starts is recorded; its frame has not left"),
     ("frame_sent", "its frame was handed to the worker's socket"),
+    // --- Sessions of a server --------------------------------------------------------------------------------
+    ("session_opened", "a session is recorded; who asked for it was not told"),
     // --- The writer of the store -----------------------------------------------------------------------------
     ("commit_begins", "groups were taken from the queue; the store has not seen them"),
     ("commit_half", "inside a transaction, with one more of its groups written"),

@@ -3,6 +3,8 @@
 //! A code is stable and meant for machines; `ename` is what a notebook shows; the hint stands apart from the
 //! message so that a client can show it elsewhere.
 
+use crate::limits::RETRY_AFTER_MS;
+
 /// Who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -56,7 +58,7 @@ macro_rules! errors {
 }
 
 errors! {
-    BadRequest "bad_request" Client "Compare the message with the Jupyter messaging specification.";
+    BadRequest "bad_request" Client "Compare the message with docs/agent-protocol.md, or what front ends send with Jupyter's messaging specification.";
     RequestTooLarge "request_too_large" Limit "Send the data in smaller pieces, or let the code read it from a file.";
     KeyReused "key_reused" Client "Use a new msg_id or idempotency key for another request.";
     Busy "busy" Limit "Wait until running work has ended, then try again.";
@@ -74,7 +76,28 @@ errors! {
     StoreBusy "store_busy" Server "Another program holds the lock of the store. Try again once it has let go.";
     StoreFailed "store_failed" Server "The store cannot be written. See the server's log, and run `cob doctor`.";
     InvalidLimit "invalid_limit" Client "Write limits as name=value, for example memory=2G,time=30s; `cob kernel --help` lists the names.";
+    NotGreeted "not_greeted" Client "Send a hello_request first on every connection, also after a reconnect.";
+    UnsupportedVersion "unsupported_version" Client "Use a client of a version that the server speaks; `cob --version` tells the server's.";
+    Forbidden "forbidden" Client "It belongs to another principal: connect as that one, or as the operator.";
+    UnknownSession "unknown_session" Client "`cob sessions` lists those that are open.";
+    UnknownPromise "unknown_promise" Client "Look for it with promise_list; a promise is named s1.e7, a call of it s1.e7.c2.";
+    UnknownSubscription "unknown_subscription" Client "It has ended, or was made on another connection: subscribe again from the last event you have.";
+    AlreadySettled "already_settled" Client "The first answer counts; ask for the promise to see it.";
+    NotSettled "not_settled" Client "Wait again; the promise is still open.";
+    SessionClosed "session_closed" Client "Open another session; what was recorded of this one can still be read.";
+    Restarted "restarted" Client "The session was restarted and its variables are gone; run it again under a new key.";
+    Canceled "canceled" Client "It was cancelled before its turn came; nothing of it was run.";
+    ToolUnavailable "tool_unavailable" Client "Connect the client that registers the tool, or call one that is registered.";
+    SlowSubscriber "slow_subscriber" Limit "Read faster or grant less credit; subscribe again from the last event you have.";
     ShuttingDown "shutting_down" Client "Start the kernel again.";
+}
+
+impl ErrorCode {
+    /// Milliseconds after which one may ask again, for what passes by itself.
+    #[must_use]
+    pub fn retry_after_ms(self) -> Option<u64> {
+        (self == Self::Busy).then_some(RETRY_AFTER_MS)
+    }
 }
 
 #[cfg(test)]

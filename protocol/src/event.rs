@@ -56,6 +56,8 @@ pub enum Event {
         /// Bytes dropped.
         dropped: u64,
     },
+    /// An item of a durable channel.
+    Data(Json),
     /// The last one: nothing of the execution follows but late output.
     Done {
         /// Number of the event before this one.
@@ -88,6 +90,7 @@ impl Event {
             Self::CallOpened { .. } => "call_opened",
             Self::CallClosed { .. } => "call_closed",
             Self::Truncated { .. } => "truncated",
+            Self::Data(_) => "data",
             Self::Done { .. } => "done",
         }
     }
@@ -97,7 +100,9 @@ impl Event {
     pub fn bytes(&self) -> usize {
         let payload = match self {
             Self::Stream { text, .. } => text.len(),
-            Self::Display(json) | Self::UpdateDisplay(json) | Self::Result(json) => json.as_str().len(),
+            Self::Display(json) | Self::UpdateDisplay(json) | Self::Result(json) | Self::Data(json) => {
+                json.as_str().len()
+            }
             Self::Error(error) => {
                 error.ename.len()
                     + error.evalue.len()

@@ -71,6 +71,25 @@ pub fn question_target(request: RequestNumber) -> u64 {
     request | (1 << 63)
 }
 
+/// Marks the numbers of questions that may be asked twice.
+const REPEATABLE: RequestNumber = 1 << 62;
+
+/// The number of the `count`th call, of this kind. Questions that change nothing when they are asked twice are no
+/// promises: whoever takes over from a host does not know them, and has them asked [again](Outcome::Again).
+#[must_use]
+pub fn call_number(count: u64, kind: &str) -> RequestNumber {
+    match kind {
+        "tools" | "channel_open" | "channel_send" | "channel_recv" | "channel_close" => count | REPEATABLE,
+        _ => count,
+    }
+}
+
+/// Whether a call of this number may be asked twice.
+#[must_use]
+pub fn is_repeatable(request: RequestNumber) -> bool {
+    request & REPEATABLE != 0
+}
+
 /// Run code. Payload 0: the source text, UTF-8. Answered by [`Done`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Execute {
@@ -108,6 +127,13 @@ pub struct Inspect {
     pub cursor: usize,
     /// 0: signature and documentation; 1: also the source.
     pub detail: u8,
+}
+
+/// Names, types and sizes of the variables. Answered by [`Answer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Names the question.
+    pub request: RequestNumber,
 }
 
 /// Is this code whole? Payload 0: the source text, UTF-8. Answered by [`Answer`].
@@ -170,9 +196,19 @@ pub enum Outcome {
     Declined(String),
     /// Nobody answered in time.
     TimedOut(String),
+    /// The one who was asked tried and failed.
+    Failed {
+        /// Name of the error's type.
+        ename: String,
+        /// Its message.
+        evalue: String,
+    },
+    /// The host that was asked is gone, and the one that took its place does not know the question: ask again. Only of
+    /// questions that can be asked twice ([`is_repeatable`]).
+    Again,
 }
 
-/// The answer to [`Complete`], [`Inspect`], [`IsComplete`] (to the kernel) or [`Call`] (to the worker).
+/// The answer to [`Complete`], [`Inspect`], [`IsComplete`], [`Namespace`] (to the kernel) or [`Call`] (to the worker).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The number of the question.
@@ -188,7 +224,8 @@ pub struct Call {
     pub request: RequestNumber,
     /// The execution that asks.
     pub execution: ExecutionNumber,
-    /// What is asked: `input`.
+    /// What is asked: `input`, `execution`, `tool`, `tools`, `channel_open`, `channel_send`, `channel_recv`,
+    /// `channel_close`.
     pub kind: String,
     /// Arguments by kind; `input`: `{"prompt": text, "password": bool}`.
     pub arguments: Json,
@@ -438,7 +475,7 @@ frames! {
     5 Inspect(Inspect) "inspect" ToWorker REQUEST_FRAME_BYTES_MAX;
     6 IsComplete(IsComplete) "is_complete" ToWorker REQUEST_FRAME_BYTES_MAX;
     7 Comm(Comm) "comm" Both REQUEST_FRAME_BYTES_MAX;
-    8 Call(Call) "call" ToKernel PLAIN_FRAME_BYTES_MAX;
+    8 Call(Call) "call" ToKernel DISPLAY_FRAME_BYTES_MAX;
     9 Answer(Answer) "answer" Both DISPLAY_FRAME_BYTES_MAX;
     10 Shutdown(Shutdown) "shutdown" ToWorker PLAIN_FRAME_BYTES_MAX;
     11 Ping(Ping) "ping" ToWorker PLAIN_FRAME_BYTES_MAX;
@@ -454,6 +491,7 @@ frames! {
     21 Log(Log) "log" ToKernel PLAIN_FRAME_BYTES_MAX;
     22 Parked(Parked) "parked" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
     23 Attached(Attached) "attached" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
+    24 Namespace(Namespace) "namespace" ToWorker PLAIN_FRAME_BYTES_MAX;
 }
 
 impl Frame {
@@ -477,6 +515,7 @@ impl Frame {
             | Self::Complete(_)
             | Self::Inspect(_)
             | Self::IsComplete(_)
+            | Self::Namespace(_)
             | Self::Answer(_)
             | Self::Shutdown(_)
             | Self::Ping(_)

@@ -44,6 +44,60 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// A text that is not the name of a session.
+#[derive(Debug, Error)]
+#[error("`{0}` is no session id; one looks like s1")]
+pub struct BadSessionId(String);
+
+impl FromStr for SessionId {
+    type Err = BadSessionId;
+
+    fn from_str(text: &str) -> Result<Self, BadSessionId> {
+        let bad = || BadSessionId(text.to_owned());
+        let digits = text.strip_prefix('s').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.ok_or_else(bad)?.parse().map(Self).map_err(|_| bad())
+    }
+}
+
+/// Sessions in messages, by their names.
+pub mod session_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::SessionId;
+
+    /// Writes `s1`.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(session: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(session)
+    }
+
+    /// Reads `s1`.
+    ///
+    /// # Errors
+    /// For any other text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SessionId, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Sessions in messages that may name none.
+pub mod session_text_option {
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    use super::SessionId;
+
+    /// Reads `s1`.
+    ///
+    /// # Errors
+    /// For any other text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SessionId>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 impl fmt::Display for PromiseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.e{}", self.session, self.execution)?;
@@ -111,6 +165,18 @@ mod tests {
         fn ids_come_back_as_they_were_written(session: u64, execution: u64, call: Option<u64>) {
             let id = PromiseId { session: SessionId(session), execution, call };
             prop_assert_eq!(id.to_string().parse::<PromiseId>().unwrap(), id);
+        }
+
+        #[test]
+        fn sessions_come_back_as_they_were_written(session: u64) {
+            prop_assert_eq!(SessionId(session).to_string().parse::<SessionId>().unwrap(), SessionId(session));
+        }
+
+        #[test]
+        fn arbitrary_text_is_a_session_or_an_error_that_shows_one(text in "[se.0-9+-]{0,8}") {
+            if let Err(error) = text.parse::<SessionId>() {
+                prop_assert!(error.to_string().contains("s1"));
+            }
         }
 
         #[test]

@@ -32,6 +32,17 @@ impl Json {
         serde_json::to_string(value).map(|text| Self(text.into()))
     }
 
+    /// As [`Json::of`], for a text of about so many bytes: a long one is not moved while it grows.
+    ///
+    /// # Errors
+    /// As [`Json::of`].
+    pub fn of_about(value: &impl Serialize, bytes: usize) -> Result<Self, serde_json::Error> {
+        let mut text = Vec::with_capacity(bytes);
+        serde_json::to_writer(&mut text, value)?;
+        let text = String::from_utf8(text).map_err(serde::ser::Error::custom)?;
+        Ok(Self(text.into()))
+    }
+
     /// `{}`.
     #[must_use]
     pub fn object() -> Self {

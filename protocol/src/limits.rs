@@ -116,6 +116,8 @@ pub const ZMTP_SEND_BUFFER_BYTES: u32 = 256 * 1024;
 pub const ZMTP_MAILBOX_MESSAGES_MAX: usize = 1024;
 /// Bytes of these messages.
 pub const ZMTP_MAILBOX_BYTES_MAX: usize = 16 * MIB;
+/// What was posted to one peer waits for more to be written with it, up to this much.
+pub const ZMTP_GATHERED_BYTES_MAX: usize = 64 * KIB;
 /// One peer is written this much before others get their turn.
 pub const ZMTP_WRITE_TURN_BYTES: usize = MIB;
 
@@ -214,6 +216,8 @@ pub const RETENTION_SCAN_MAX: usize = 256;
 pub const PAYLOAD_INLINE_BYTES_MAX: usize = 64 * KIB;
 /// Space kept in reserve to settle what runs when the disk is full: of a store that serves one session.
 pub const BALLAST_BYTES: u64 = 4 * MIB as u64;
+/// The same of the store of a server with many sessions.
+pub const SERVER_BALLAST_BYTES: u64 = 64 * MIB as u64;
 /// Events of one session that are kept: the oldest settled executions lose theirs first.
 pub const SESSION_JOURNAL_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// Events of one store that are kept.
@@ -258,8 +262,116 @@ pub const KEPT_STORE_AGE_S_MAX: u64 = 30 * 24 * 3600;
 pub const DUE_AGAIN_MS: i64 = 1_000;
 /// How long a question waits for an answer, unless it says otherwise.
 pub const CALL_WAIT_MS: u64 = 3_600_000;
+/// How long the call of a tool waits for its answer, unless it says otherwise.
+pub const TOOL_WAIT_MS: u64 = 60_000;
 /// Largest record of a request that waits or runs.
 pub const REQUEST_RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + MIB;
+
+// --- The agent endpoint -------------------------------------------------------------------------------------
+
+/// Sessions open at a time in one server.
+pub const SESSIONS_MAX: usize = 1_000;
+/// Name of a session, and the key that its opener gave it.
+pub const SESSION_TEXT_BYTES_MAX: usize = KIB;
+/// A sentence that says why something is refused: what it quotes may be as long as a message.
+pub const REFUSAL_BYTES_MAX: usize = 4 * KIB;
+/// Sessions whose keys are remembered after they were closed.
+pub const CLOSED_KEYS_MAX: usize = 10_000;
+/// Sessions that are taken up again at a time when a server begins.
+pub const RECOVERIES_MAX: usize = 32;
+/// A front end whose server is gone is told by the system when the next one is there; if that one cannot take it at once,
+/// it asks again so often…
+pub const REATTACH_MS: u64 = 2_000;
+/// …and for so long.
+pub const REATTACH_MS_MAX: u64 = 60_000;
+/// Workers that one server takes over at a time: its custodian hears twice as many strangers.
+pub const TAKING_OVER_MAX: usize = CUSTODY_STRANGERS_MAX / 2;
+/// How long executions may go on when a server is told to end, unless it is told otherwise.
+pub const DRAIN_MS: u64 = 10_000;
+/// How long workers go on without their server, unless it is told otherwise.
+pub const SERVER_GRACE_MS: u64 = 60_000;
+/// Executions of one session that wait, run or are not delivered yet; more are refused with `busy`.
+pub const SESSION_OPEN_MAX: usize = 256;
+/// Requests of one peer that are not answered yet.
+pub const PEER_REQUESTS_MAX: usize = 1_024;
+/// Subscriptions of one peer.
+pub const PEER_SUBSCRIPTIONS_MAX: usize = 256;
+/// Tools registered in one session.
+pub const SESSION_TOOLS_MAX: usize = 1_024;
+/// What their names, descriptions and parameters weigh together.
+pub const SESSION_TOOLS_BYTES_MAX: usize = 4 * MIB;
+/// Durable channels of one session.
+pub const SESSION_CHANNELS_MAX: usize = 64;
+/// Jupyter front ends attached to one session.
+pub const SESSION_ATTACHMENTS_MAX: usize = 16;
+/// Largest item of a durable channel.
+pub const CHANNEL_ITEM_BYTES_MAX: usize = MIB;
+/// Items of a durable channel that the other side has not taken, in bytes; then its sender waits.
+pub const CHANNEL_UNREAD_BYTES_MAX: usize = 16 * MIB;
+/// Events in memory for one reader that keeps up; one that does not reads the journal.
+pub const FOLLOWER_TAIL_EVENTS_MAX: usize = 64;
+/// Bytes of these events.
+pub const FOLLOWER_TAIL_BYTES_MAX: usize = 256 * KIB;
+/// Executions that have begun and that the reader of a whole session has not heard of: more he finds in the store.
+pub const FEED_NEWS_MAX: usize = 256;
+/// Executions that the reader of a session takes from the store at a time.
+pub const FEED_PAGE: usize = 64;
+/// Executions that he looks into at once.
+pub const FEED_TOGETHER: usize = 16;
+/// Items that he is given at a time.
+pub const FEED_ITEMS_MAX: usize = 1_024;
+/// The last so many executions of a session whose late output he is still given.
+pub const FEED_LATE_MAX: usize = 4;
+/// Sessions or promises in one answer; the next page is asked for with `after`.
+pub const PAGE_MAX: usize = 1_000;
+/// The most credit that counts: what one reader may have granted and not received.
+pub const CREDIT_MAX: u64 = 1 << 20;
+/// The lowest priority of an execution; the highest is its opposite.
+pub const PRIORITY_MIN: i32 = -100;
+/// How often others may overtake an execution that waits: then nobody does any more.
+pub const OVERTAKEN_MAX: u32 = 32;
+/// What a client is told to wait for before it asks again.
+pub const RETRY_AFTER_MS: u64 = 200;
+/// A peer that grants credit and then reads nothing for this long is cut off.
+pub const SLOW_PEER_MS_MAX: u64 = 10_000;
+/// Data queued for one peer and not read, at which readers of events wait for room: enough for any line, little enough
+/// for a thousand peers.
+pub const AGENT_SEND_AHEAD_BYTES_MAX: usize = 4 * MIB;
+/// A peer that says nothing is asked whether it is there after this time, and closed after twice as long.
+pub const PEER_SILENCE_MS: u64 = 20_000;
+/// A key for CURVE cookies is used this long at most.
+pub const CURVE_COOKIE_KEY_MS_MAX: u64 = 60_000;
+/// Files that are looked at in a folder of authorised keys.
+pub const AUTHORIZED_KEYS_MAX: usize = 4_096;
+/// Bytes that are read of the file of a key.
+pub const KEY_FILE_BYTES_MAX: u64 = KIB as u64;
+/// Longest name of a key.
+pub const KEY_NAME_BYTES_MAX: usize = 64;
+/// Messages that interceptors have not looked at; further ones they do not see.
+pub const INTERCEPTOR_QUEUE_MAX: usize = 4_096;
+/// How long an interceptor that has something to look at waits for more, so that its thread is woken once for many.
+pub const INTERCEPTOR_GATHER_MS: u64 = 10;
+/// The time one interceptor may take for one message.
+pub const INTERCEPTOR_BUDGET_MICROS: u64 = 500;
+/// An interceptor that took longer so often in a row is quarantined.
+pub const INTERCEPTOR_STRIKES_MAX: u32 = 8;
+
+/// A server that does not shake hands with a client by then is not there.
+pub const CONNECT_MS_MAX: u64 = 5_000;
+/// A server that says nothing for this long is asked whether it is there, and given up after twice as long.
+pub const AGENT_PING_MS: u64 = 10_000;
+/// Messages between a client's socket and the client, in each direction; then the socket is not read.
+pub const AGENT_QUEUE_MESSAGES: usize = 64;
+/// Messages that a client keeps while it waits for a reply.
+pub const AGENT_UNREAD_MESSAGES_MAX: usize = 65_536;
+/// Events that our clients ask for at once.
+pub const AGENT_CREDIT: u64 = 256;
+/// How often a client tries to reach a server again that it has lost…
+pub const RECONNECTS_MAX: u32 = 10;
+/// …after this pause, which doubles…
+pub const RECONNECT_PAUSE_MS_MIN: u64 = 50;
+/// …up to this one.
+pub const RECONNECT_PAUSE_MS_MAX: u64 = 3_000;
 
 // --- Sessions that outlive their server ---------------------------------------------------------------------
 
@@ -356,6 +468,7 @@ const _: () = {
     assert!(DISPLAY_FRAME_BYTES_MAX < UNACKNOWLEDGED_BYTES_MAX, "every frame must fit among those kept");
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX);
     assert!(ZMTP_HALF_OPEN_MAX < ZMTP_PEERS_MAX);
+    assert!(AGENT_SEND_AHEAD_BYTES_MAX < ZMTP_PEER_QUEUE_BYTES_MAX, "who waits for room finds some");
     assert!(MESSAGE_BYTES_MAX <= ZMTP_INBOX_BYTES_MAX, "every message must fit in an empty inbox");
     assert!(
         MESSAGE_BYTES_MAX + ZMTP_PEERS_MAX * READ_AHEAD_BYTES_MAX <= ZMTP_INBOUND_BYTES_MAX,

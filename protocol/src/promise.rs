@@ -147,6 +147,10 @@ pub struct Promise {
     pub audit: Option<[u8; 32]>,
 }
 
+/// The principal of keys that name durable channels, which no client has: their key is `NAME/out` or `NAME/in`. Such a
+/// promise is made as an execution is and has events, but it is never started, and settled when the channel is closed.
+pub const CHANNEL_PRINCIPAL: &str = "channel";
+
 /// Bytes of text that an execution printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
@@ -173,6 +177,14 @@ pub struct Key {
     pub key: String,
     /// SHA-256 of the request's body.
     pub body: [u8; 32],
+}
+
+impl Key {
+    /// Whether it names a durable channel.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        self.principal == CHANNEL_PRINCIPAL
+    }
 }
 
 /// How a promise ends.
@@ -227,6 +239,12 @@ pub enum Refused {
 }
 
 impl Promise {
+    /// Whether it is a durable channel: it has events, and nothing runs for it.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        self.key.as_ref().is_some_and(Key::is_channel)
+    }
+
     /// Applies `operation` at time `now`; on refusal nothing has changed.
     ///
     /// # Errors

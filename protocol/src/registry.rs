@@ -5,6 +5,7 @@
 
 use thiserror::Error;
 
+use crate::content::agent;
 use crate::content::{
     CommClose, CommInfoRequest, CommMsg, CommOpen, CompleteRequest, ExecuteRequest, HistoryRequest,
     InputReply, InspectRequest, InterruptRequest, IsCompleteRequest, ShutdownRequest,
@@ -98,6 +99,136 @@ requests! {
     Interrupt(InterruptRequest) "interrupt_request" => "interrupt_reply" on [Control], "Stop the running code.";
     Usage(Empty) "usage_request" => "usage_reply" on [Shell, Control], "Memory and processor use.";
     Input(InputReply) "input_reply" => "" on [Stdin], "The answer to `input_request`.";
+}
+
+/// How a request of an agent is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Before everything else; it waits for no session's queue.
+    Control,
+    /// In its turn.
+    Data,
+}
+
+macro_rules! agent_requests {
+    ($($kind:ident($body:ty) $name:literal => $reply:literal $lane:ident, $doc:literal;)*) => {
+        /// What an agent can ask of a server, read.
+        #[derive(Clone, Debug)]
+        pub enum AgentRequest { $(#[doc = concat!("`", $name, "`: ", $doc)] $kind($body),)* }
+
+        impl AgentRequest {
+            /// Reads the content of a message.
+            ///
+            /// # Errors
+            /// [`RequestError`] when there is no such type, or with other content.
+            pub fn read(msg_type: &str, content: &[u8]) -> Result<Self, RequestError> {
+                match msg_type {
+                    $($name => serde_json::from_slice(content)
+                        .map(Self::$kind)
+                        .map_err(|source| RequestError::Content { name: $name, source }),)*
+                    other => Err(RequestError::Unknown(other.to_owned())),
+                }
+            }
+
+            /// The type of the reply; empty when there is none.
+            #[must_use]
+            pub fn reply_type(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $reply,)* }
+            }
+        }
+
+        /// The reply type and the lane of a request type of agents.
+        #[must_use]
+        pub fn agent_row(msg_type: &str) -> Option<(&'static str, Lane)> {
+            match msg_type { $($name => Some(($reply, Lane::$lane)),)* _ => None }
+        }
+
+        /// The same name, but from the table: what is counted must not be made up by whoever asks.
+        #[must_use]
+        pub fn agent_request_name(msg_type: &str) -> Option<&'static str> {
+            match msg_type { $($name => Some($name),)* _ => None }
+        }
+
+        const AGENT_REQUESTS: &[AgentRow] =
+            &[$(AgentRow { name: $name, reply: $reply, lane: Lane::$lane, doc: $doc }),*];
+    };
+}
+
+struct AgentRow {
+    name: &'static str,
+    reply: &'static str,
+    lane: Lane,
+    doc: &'static str,
+}
+
+agent_requests! {
+    Hello(agent::HelloRequest) "hello_request" => "hello_reply" Control, "Versions and who one is; nothing else is accepted before.";
+    Ping(agent::Nothing) "ping" => "ping_reply" Control, "Are you there?";
+    SessionOpen(agent::SessionOpen) "session_open" => "session_open_reply" Data, "Begin a session.";
+    SessionClose(agent::SessionClose) "session_close" => "session_close_reply" Data, "End a session.";
+    SessionList(agent::SessionList) "session_list" => "session_list_reply" Data, "Which sessions are there?";
+    SessionInfo(agent::SessionInfoRequest) "session_info" => "session_info_reply" Control, "Everything about one session but its values.";
+    SessionAttach(agent::SessionAttach) "session_attach" => "session_attach_reply" Data, "Bind Jupyter channels for a session.";
+    SessionDetach(agent::SessionDetach) "session_detach" => "session_detach_reply" Data, "Give them up.";
+    ServerInfo(agent::Nothing) "server_info" => "server_info_reply" Control, "What the server holds and does.";
+    Metrics(agent::Nothing) "metrics" => "metrics_reply" Control, "The same in Prometheus' text format.";
+    ServerHandover(agent::Nothing) "server_handover" => "server_handover_reply" Control, "Make room for the next server; code goes on.";
+    Execute(agent::AgentExecute) "execute_request" => "execute_reply" Data, "Run code: `ack` when it is recorded, events as credit allows, the reply when it is settled.";
+    Subscribe(agent::Subscribe) "subscribe" => "subscribe_reply" Data, "Replay and follow events.";
+    Credit(agent::Credit) "credit" => "" Control, "So many more events.";
+    Unsubscribe(agent::Unsubscribe) "unsubscribe" => "unsubscribe_reply" Control, "No more events.";
+    PromiseGet(agent::PromiseGet) "promise_get" => "promise_get_reply" Control, "How does it stand?";
+    PromiseWait(agent::PromiseWait) "promise_wait" => "promise_wait_reply" Data, "Tell me when it is settled.";
+    PromiseList(agent::PromiseList) "promise_list" => "promise_list_reply" Data, "Which promises are there?";
+    Answer(agent::AnswerRequest) "answer" => "answer_reply" Control, "The answer to a call.";
+    Interrupt(agent::OfSession) "interrupt" => "interrupt_reply" Control, "Stop the running code.";
+    Cancel(agent::Cancel) "cancel" => "cancel_reply" Control, "An execution is not wanted any more.";
+    Restart(agent::OfSession) "restart" => "restart_reply" Control, "Begin again with a fresh namespace.";
+    ToolRegister(agent::ToolRegister) "tool_register" => "tool_register_reply" Data, "Offer functions to the code of a session.";
+    ToolUnregister(agent::ToolUnregister) "tool_unregister" => "tool_unregister_reply" Data, "Do not offer them any more.";
+    ChannelOpen(agent::ChannelOpen) "channel_open" => "channel_open_reply" Data, "Read what code sends into a channel.";
+    ChannelData(agent::ChannelData) "channel_data" => "channel_data_reply" Data, "An item for the code.";
+    ChannelClose(agent::ChannelClose) "channel_close" => "channel_close_reply" Data, "No more items for the code.";
+}
+
+/// Messages that a server sends to agents unasked, or beside a reply.
+const AGENT_NOTICES: &[AgentRow] = &[
+    notice("ack", Lane::Data, "An execution is recorded: `promise`, `durability`, `joined`."),
+    notice("event", Lane::Data, "An output of a subscription; costs one credit."),
+    notice("gap", Lane::Data, "Events that the journal has forgotten."),
+    notice("execution_began", Lane::Data, "To subscribers of a session: an execution and its code."),
+    notice("execution_ended", Lane::Data, "To subscribers of a session: its promise is settled."),
+    notice("session_status", Lane::Data, "To subscribers of a session: its state."),
+    notice("subscription_end", Lane::Data, "Nothing more comes, and why."),
+    notice("call", Lane::Data, "Code asks this client: answer by the promise."),
+    notice("channel_data", Lane::Data, "An item from the code."),
+    notice(
+        "error_reply",
+        Lane::Data,
+        "What is wrong with a message of an unknown type, or of one that has no reply.",
+    ),
+    notice("session_detached", Lane::Data, "The Jupyter channels of an attachment are closed."),
+];
+
+const fn notice(name: &'static str, lane: Lane, doc: &'static str) -> AgentRow {
+    AgentRow { name, reply: "", lane, doc }
+}
+
+/// The tables of the agent protocol as Markdown, for the documentation.
+#[must_use]
+pub fn agent_table() -> String {
+    let line = |row: &AgentRow| {
+        let lane = match row.lane {
+            Lane::Control => "control",
+            Lane::Data => "data",
+        };
+        let reply = if row.reply.is_empty() { "–".to_owned() } else { format!("`{}`", row.reply) };
+        format!("| `{}` | {lane} | {reply} | {} |\n", row.name, row.doc)
+    };
+    let head = |title: &str| format!("## {title}\n\n| message | lane | reply | what |\n|---|---|---|---|\n");
+    let requests: String = AGENT_REQUESTS.iter().map(line).collect();
+    let notices: String = AGENT_NOTICES.iter().map(line).collect();
+    format!("{}{requests}\n{}{notices}", head("From agents"), head("To agents"))
 }
 
 /// A row of the table.

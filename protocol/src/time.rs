@@ -35,6 +35,21 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = jiff::Error;
+
+    /// Reads ISO 8601, as it is written here.
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Where the time comes from: the system, or a test.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now.
@@ -60,5 +75,7 @@ mod tests {
         let time = Timestamp(Instant::from_microsecond(1_700_000_000_000_001).unwrap());
         assert_eq!(time.to_string(), "2023-11-14T22:13:20.000001Z");
         assert_eq!(time.micros(), 1_700_000_000_000_001);
+        assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        assert!("yesterday".parse::<Timestamp>().is_err());
     }
 }

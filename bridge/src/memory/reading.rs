@@ -1,5 +1,7 @@
 //! Looking into the store in memory.
 
+use std::ops::Bound;
+
 use cob_protocol::event::EventNumber;
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
@@ -54,7 +56,8 @@ impl Read for MemoryStore {
     }
 
     fn promises(&mut self, filter: &Filter) -> Result<Vec<Promise>, BridgeError> {
-        let promises = self.records.values().map(|record| &record.promise);
+        let after = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let promises = self.records.range((after, Bound::Unbounded)).map(|(_, record)| &record.promise);
         let matching = promises.filter(|promise| filter.matches(promise)).cloned();
         let count_max = if filter.count_max == 0 { usize::MAX } else { filter.count_max };
         Ok(matching.take(count_max).collect())
@@ -89,6 +92,10 @@ impl Read for MemoryStore {
         Ok(self.session_order.iter().filter_map(|session| self.sessions.get(session).cloned()).collect())
     }
 
+    fn session(&mut self, session: SessionId) -> Result<Option<SessionRecord>, BridgeError> {
+        Ok(self.sessions.get(&session).cloned())
+    }
+
     fn unsettled(&mut self, session: SessionId) -> Result<Vec<Unsettled>, BridgeError> {
         let mut records: Vec<_> =
             self.pending_records().filter(|record| record.promise.id.session == session).collect();
@@ -116,7 +123,23 @@ impl Read for MemoryStore {
 
     fn history(&mut self, count_max: usize) -> Result<Vec<(SessionId, Entry)>, BridgeError> {
         let skipped = self.history.len().saturating_sub(count_max);
-        Ok(self.history.iter().skip(skipped).cloned().collect())
+        let entries = self.history.iter().skip(skipped);
+        Ok(entries.map(|(session, _, entry)| (*session, entry.clone())).collect())
+    }
+
+    fn history_of(&mut self, session: SessionId, count_max: usize) -> Result<Vec<Entry>, BridgeError> {
+        let entries = self.history.iter().rev().filter(|(of, ..)| *of == session).take(count_max);
+        let mut entries: Vec<_> = entries.map(|(.., entry)| entry.clone()).collect();
+        entries.reverse();
+        Ok(entries)
+    }
+
+    fn source_of(&mut self, id: PromiseId) -> Result<Option<Entry>, BridgeError> {
+        if id.call.is_some() || id.execution == 0 {
+            return Ok(None);
+        }
+        let is_it = |(session, execution, _): &&_| (*session, *execution) == (id.session, id.execution);
+        Ok(self.history.iter().rev().find(is_it).map(|(.., entry)| entry.clone()))
     }
 }
 

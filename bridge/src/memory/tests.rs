@@ -197,7 +197,12 @@ fn settled_promises_are_forgotten_oldest_first_and_never_pending_ones() {
 fn the_output_of_a_cell_finds_its_input() {
     let mut store = store();
     for line in [1, 2] {
-        let input = Write::HistoryInput { session: SESSION, line, source: format!("x{line}") };
+        let input = Write::HistoryInput {
+            session: SESSION,
+            execution: line.into(),
+            line,
+            source: format!("x{line}"),
+        };
         write(&mut store, input).unwrap();
     }
     write(&mut store, Write::HistoryOutput { session: SESSION, line: 1, text: "1".into() }).unwrap();

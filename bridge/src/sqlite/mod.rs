@@ -76,6 +76,8 @@ pub struct StoreOptions {
     pub busy_ms: u64,
     /// Promises that may be pending.
     pub pending_max: usize,
+    /// What is kept of the journal.
+    pub limits: Limits,
 }
 
 impl StoreOptions {
@@ -88,6 +90,7 @@ impl StoreOptions {
             vfs: None,
             busy_ms: STORE_BUSY_MS_MAX,
             pending_max: PENDING_PROMISES_MAX,
+            limits: Limits::default(),
         }
     }
 }
@@ -344,10 +347,13 @@ macro_rules! read_through {
                 promises(filter: &Filter) -> Vec<Promise>;
                 events(id: PromiseId, from: EventNumber, count_max: usize, bytes_max: usize) -> Vec<Recorded>;
                 sessions() -> Vec<SessionRecord>;
+                session(session: SessionId) -> Option<SessionRecord>;
                 unsettled(session: SessionId) -> Vec<Unsettled>;
                 next_due() -> Option<(PromiseId, Timestamp)>;
                 totals() -> Totals;
                 history(count_max: usize) -> Vec<(SessionId, Entry)>;
+                history_of(session: SessionId, count_max: usize) -> Vec<Entry>;
+                source_of(id: PromiseId) -> Option<Entry>;
             }
         }
     };

@@ -92,6 +92,10 @@ impl Look<'_> {
         Ok(Sessions::all(self.connection)?.into_iter().map(|session| session.record).collect())
     }
 
+    pub(super) fn session(self, session: SessionId) -> Outcome<Option<SessionRecord>> {
+        Ok(Sessions::one(self.connection, session)?.map(|session| session.record))
+    }
+
     pub(super) fn unsettled(self, session: SessionId) -> Outcome<Vec<Unsettled>> {
         self.at_once(|connection| {
             let rest =
@@ -151,7 +155,16 @@ impl Look<'_> {
     }
 
     pub(super) fn history(self, count_max: usize) -> Outcome<Vec<(SessionId, Entry)>> {
-        history::last(self.connection, count_max)
+        history::last(self.connection, None, count_max)
+    }
+
+    pub(super) fn history_of(self, session: SessionId, count_max: usize) -> Outcome<Vec<Entry>> {
+        let entries = history::last(self.connection, Some(session), count_max)?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    pub(super) fn source_of(self, id: PromiseId) -> Outcome<Option<Entry>> {
+        history::of_execution(self.connection, id)
     }
 }
 

@@ -49,10 +49,12 @@ impl Session {
     }
 }
 
-/// Sessions that this process has touched.
+/// Sessions that this process has touched and that are not closed.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     known: HashMap<SessionId, Session>,
+    /// Those that this transaction has asked for: it costs nothing that there are others.
+    asked_for: Vec<SessionId>,
 }
 
 const READ: &str = "SELECT id, session, about, created_at, sessions.checksum, closed_at, socket, secret, frames, stdout, \
@@ -74,15 +76,20 @@ impl Sessions {
         connection: &Connection,
         session: SessionId,
     ) -> Outcome<Option<&mut Session>> {
+        if self.asked_for.last() != Some(&session) {
+            self.asked_for.push(session);
+        }
         match self.known.entry(session) {
             MapEntry::Occupied(known) => Ok(Some(known.into_mut())),
-            MapEntry::Vacant(place) => {
-                let mut statement = connection.prepare_cached(&sql(" WHERE session = ?1"))?;
-                let number = session.0.cast_signed();
-                let found = statement.query_row([number], |row| Ok(read(row))).optional()?.transpose()?;
-                Ok(found.map(|found| place.insert(found)))
-            }
+            MapEntry::Vacant(place) => Ok(Self::one(connection, session)?.map(|found| place.insert(found))),
         }
+    }
+
+    /// The session as the database has it.
+    pub(super) fn one(connection: &Connection, session: SessionId) -> Outcome<Option<Session>> {
+        let mut statement = connection.prepare_cached(&sql(" WHERE session = ?1"))?;
+        let number = session.0.cast_signed();
+        statement.query_row([number], |row| Ok(read(row))).optional()?.transpose()
     }
 
     /// Writes a new session down.
@@ -107,14 +114,22 @@ impl Sessions {
         ])?;
         let session_state = Session { row, record, kept: Kept::default(), is_changed: true };
         self.known.insert(session, session_state);
+        self.asked_for.push(session);
         Ok(())
     }
 
     /// Writes down whatever changed.
     pub(super) fn flush(&mut self, connection: &Connection) -> Outcome<()> {
-        for session in self.known.values_mut().filter(|session| session.is_changed) {
-            session.write(connection)?;
-            session.is_changed = false;
+        for number in self.asked_for.drain(..) {
+            let MapEntry::Occupied(mut known) = self.known.entry(number) else { continue };
+            let session = known.get_mut();
+            if std::mem::take(&mut session.is_changed) {
+                session.write(connection)?;
+            }
+            if session.record.closed_at.is_some() {
+                // Most likely nobody asks for it again.
+                known.remove();
+            }
         }
         Ok(())
     }

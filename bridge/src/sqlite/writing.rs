@@ -116,9 +116,9 @@ impl Transaction<'_> {
             Write::Expire { id, settlement } => {
                 return self.settle(*id, Operation::Expire(settlement.clone()));
             }
-            Write::HistoryInput { session, line, source } => {
+            Write::HistoryInput { session, execution, line, source } => {
                 self.open(*session)?;
-                history::input(self.connection, self.remembered, *session, *line, source)?;
+                history::input(self.connection, self.remembered, (*session, *execution), *line, source)?;
             }
             Write::HistoryOutput { session, line, text } => {
                 self.open(*session)?;

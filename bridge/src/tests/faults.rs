@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cob_protocol::limits::{BALLAST_BYTES, NEED_BYTES_MAX, STORE_FAILURES_MAX, STORE_FREE_BYTES_MIN};
+use cob_protocol::limits::{
+    BALLAST_BYTES, NEED_BYTES_MAX, SERVER_BALLAST_BYTES, STORE_FAILURES_MAX, STORE_FREE_BYTES_MIN,
+};
 use cob_protocol::promise::Durability::Process;
 
 use super::faulty::{Controls, Fault};
@@ -32,7 +34,18 @@ fn for_ever(error: StoreError) -> Fault {
 
 #[tokio::test]
 async fn a_full_disk_refuses_beginnings_and_settles_what_runs_with_the_ballast() {
+    full_disk(1).await;
+}
+
+#[tokio::test]
+async fn a_larger_ballast_helps_longer() {
+    full_disk(SERVER_BALLAST_BYTES / BALLAST_BYTES).await;
+}
+
+/// With so many times the usual ballast.
+async fn full_disk(times: u64) {
     let controls = Controls::new();
+    controls.set_ballast(times * BALLAST_BYTES);
     let bridge = controls.bridge(clock());
     let id = begin(&bridge).await;
     controls.set_free(STORE_FREE_BYTES_MIN);
@@ -49,7 +62,12 @@ async fn a_full_disk_refuses_beginnings_and_settles_what_runs_with_the_ballast()
     assert!(!controls.has_ballast());
     assert_eq!(bridge.health(), Health::Full(full()));
     // What is left of the ballast is for the ends.
-    let large = "x".repeat(NEED_BYTES_MAX);
+    if times > 1 {
+        let half = "x".repeat(NEED_BYTES_MAX * times as usize / 2);
+        let outcomes = bridge.submit(Process, vec![event(id, 3, &half)]).await.unwrap();
+        assert_eq!(outcomes, [Ok(Written::Done)]);
+    }
+    let large = "x".repeat(NEED_BYTES_MAX * times as usize);
     assert_eq!(bridge.submit(Process, vec![event(id, 3, &large)]).await, Err(full()));
     let attempts = controls.attempts();
     assert_eq!(bridge.submit(Process, vec![execution(None)]).await, Err(full()));
@@ -57,7 +75,9 @@ async fn a_full_disk_refuses_beginnings_and_settles_what_runs_with_the_ballast()
     assert!(bridge.submit(Process, vec![settle(id, 2)]).await.unwrap()[0].is_ok());
     // Room comes back: the ballast first, then new work.
     controls.heal();
-    controls.set_free(2 * STORE_FREE_BYTES_MIN + BALLAST_BYTES);
+    controls.set_free(2 * STORE_FREE_BYTES_MIN + times * BALLAST_BYTES - 1);
+    assert_eq!(bridge.submit(Process, vec![execution(None)]).await, Err(full()));
+    controls.set_free(2 * STORE_FREE_BYTES_MIN + times * BALLAST_BYTES);
     another(&bridge).await;
     assert!(controls.has_ballast());
     assert_eq!(bridge.health(), Health::Good);
@@ -227,8 +247,8 @@ async fn a_panic_of_one_whom_a_commit_wakes_ends_the_process_too() {
     });
     let id = begin(&bridge).await;
     let claimed = controls.claimed();
-    let wakes = bridge.wakes().listen(id);
-    let mut rung = std::pin::pin!(wakes.bell().notified());
+    let listener = bridge.wakes().listen(id, crate::tail::Tail::default());
+    let mut rung = std::pin::pin!(listener.rung());
     let waker = Waker::from(Arc::new(Rude));
     assert!(rung.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     // On this thread: the writer is asleep by the time that somebody may claim the store.

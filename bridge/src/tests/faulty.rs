@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use cob_protocol::event::EventNumber;
 use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::json::Json;
+use cob_protocol::limits::BALLAST_BYTES;
 use cob_protocol::promise::{Durability, Promise};
 use cob_protocol::time::{Clock, Timestamp};
 
@@ -35,11 +36,16 @@ struct Inner {
     attempts: AtomicUsize,
     /// Commits by those who submitted.
     claimed: AtomicUsize,
+    reads: AtomicUsize,
+    meanwhile: Mutex<Option<Meanwhile>>,
     free: AtomicU64,
     has_ballast: AtomicBool,
+    ballast: AtomicU64,
     closed: AtomicBool,
     panics: AtomicBool,
 }
+
+type Meanwhile = Box<dyn FnOnce(&mut MemoryStore) + Send>;
 
 /// When a commit fails, and how.
 #[derive(Clone, Debug)]
@@ -62,6 +68,7 @@ impl Controls {
         let controls = Self::default();
         controls.0.free.store(u64::MAX, Ordering::SeqCst);
         controls.0.has_ballast.store(true, Ordering::SeqCst);
+        controls.set_ballast(BALLAST_BYTES);
         *controls.store() = MemoryStore::oracle(usize::MAX);
         controls
     }
@@ -74,6 +81,21 @@ impl Controls {
         let controls = self.clone();
         let readers = Readers::new(Box::new(move || Ok(Box::new(Reader(controls.clone())))));
         Bridge::with_abort("here", Box::new(FaultyStore(self.clone())), readers, clock, abort).unwrap()
+    }
+
+    /// Before there is a bridge.
+    pub(super) fn set_ballast(&self, bytes: u64) {
+        self.0.ballast.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Lets something happen to the store right before a promise is read next.
+    pub(super) fn before_promise(&self, meanwhile: impl FnOnce(&mut MemoryStore) + Send + 'static) {
+        *self.0.meanwhile.lock().unwrap() = Some(Box::new(meanwhile));
+    }
+
+    /// How often promises and events were read.
+    pub(super) fn reads(&self) -> usize {
+        self.0.reads.load(Ordering::SeqCst)
     }
 
     pub(super) fn store(&self) -> MutexGuard<'_, MemoryStore> {
@@ -205,6 +227,10 @@ impl Store for FaultyStore {
         Some(self.0.0.free.load(Ordering::SeqCst))
     }
 
+    fn ballast_bytes(&self) -> u64 {
+        self.0.0.ballast.load(Ordering::SeqCst)
+    }
+
     fn release_ballast(&mut self) {
         assert!(self.0.0.has_ballast.swap(false, Ordering::SeqCst), "it is given up once");
     }
@@ -222,6 +248,11 @@ impl Store for FaultyStore {
 
 impl Read for Reader {
     fn promise(&mut self, id: PromiseId) -> Result<Option<Promise>, BridgeError> {
+        self.0.0.reads.fetch_add(1, Ordering::SeqCst);
+        let meanwhile = self.0.0.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile(&mut self.0.store());
+        }
         self.0.store().promise(id)
     }
     fn find(
@@ -245,6 +276,7 @@ impl Read for Reader {
         count_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Recorded>, BridgeError> {
+        self.0.0.reads.fetch_add(1, Ordering::SeqCst);
         self.0.store().events(id, from, count_max, bytes_max)
     }
     fn sessions(&mut self) -> Result<Vec<SessionRecord>, BridgeError> {
@@ -261,5 +293,14 @@ impl Read for Reader {
     }
     fn history(&mut self, count_max: usize) -> Result<Vec<(SessionId, Entry)>, BridgeError> {
         self.0.store().history(count_max)
+    }
+    fn history_of(&mut self, session: SessionId, count_max: usize) -> Result<Vec<Entry>, BridgeError> {
+        self.0.store().history_of(session, count_max)
+    }
+    fn source_of(&mut self, id: PromiseId) -> Result<Option<Entry>, BridgeError> {
+        self.0.store().source_of(id)
+    }
+    fn session(&mut self, session: SessionId) -> Result<Option<SessionRecord>, BridgeError> {
+        self.0.store().session(session)
     }
 }

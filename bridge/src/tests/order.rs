@@ -20,7 +20,7 @@ async fn groups_that_wait_are_committed_together_in_their_order() {
     let first = bridge.submit(Process, vec![event(id, 1, "a")]);
     controls.is_held().await;
     let second = bridge.submit(Process, vec![event(id, 2, "b"), event(id, 3, "c")]);
-    let third = bridge.submit(Power, vec![event(id, 4, "d")]);
+    let third = bridge.submit_one_of_many(Power, vec![event(id, 4, "d")]);
     let fourth = bridge.submit(Memory, vec![settle(id, 4)]);
     controls.release();
     for submitted in [first, second, third, fourth] {

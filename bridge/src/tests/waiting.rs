@@ -12,7 +12,7 @@ use super::*;
 use crate::store::{BridgeError, StoreError};
 
 /// Polls once.
-async fn is_pending(future: impl Future) -> bool {
+pub(super) async fn is_pending(future: impl Future) -> bool {
     let mut future = pin!(future);
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
 }

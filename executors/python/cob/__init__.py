@@ -19,6 +19,25 @@ class InputDeclined(EOFError):
     """The client refused to answer."""
 
 
+class ToolError(Exception):
+    """A tool of a client failed: `ename` and `evalue` say how."""
+
+    def __init__(self, ename, evalue=""):
+        super().__init__(ename, evalue)
+        self.ename, self.evalue = ename, evalue
+
+    def __str__(self):
+        return f"{self.ename}: {self.evalue}" if self.evalue else self.ename
+
+
+class ToolUnavailable(RuntimeError):
+    """No client offered the tool in the time that the call was to wait."""
+
+
+class ChannelClosed(Exception):
+    """The channel was closed: by the client for what it sends, by the code for what the code sends."""
+
+
 _RAISE = object()
 
 
@@ -42,9 +61,25 @@ def input(prompt="", *, password=False, timeout=None, default=_RAISE):
 def execution():
     """What the host knows this execution by: a dict with `promise`, `session`, `key` and `durability`.
 
+    `traceparent` is the trace context that the client gave, if it gave one.
     The promise names this execution and no other, however often it is asked
     for: hand it on as the idempotency key of whatever the code does elsewhere.
     """
     from cob import stdio
 
     return stdio.call("execution", {})
+
+
+def channel(name):
+    """The durable channel `name` of this session: see `cob.channels.Channel`."""
+    from cob import channels
+
+    return channels.channel(name)
+
+
+def __getattr__(name):
+    if name == "tools":
+        from importlib import import_module  # `from cob import tools` would ask here again
+
+        return import_module("cob.tools")
+    raise AttributeError(f"module 'cob' has no attribute {name!r}")

@@ -14,6 +14,16 @@ def dumps(value):
         return json.dumps(_clean(value, 0), ensure_ascii=True, allow_nan=False)
 
 
+def strict(value):
+    """JSON of a value that is JSON; for any other a TypeError that says what is in the way."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"not a JSON value: {error}") from None
+    return text
+
+
 def _default(value):
     import datetime
     import numbers

@@ -284,6 +284,13 @@ def is_complete(code):
     return completeness.reply(code)
 
 
+def summary():
+    """Names, types and sizes of what the session holds, as JSON."""
+    from cob import encoding, namespace as module
+
+    return encoding.dumps(module.summary(namespace))
+
+
 def comm(action, comm_id, target_name, target_module, data_json, metadata_json, buffers):
     """A comm message from the client. Returns the status, as execute does."""
     from cob import comms

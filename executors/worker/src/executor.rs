@@ -87,6 +87,11 @@ pub trait Executor {
     /// Is the code whole? The content of an `is_complete_reply`.
     fn is_complete(&mut self, request: &IsComplete, code: &str) -> Outcome;
 
+    /// Names, types and sizes of the variables: a JSON array. No code of the user may run for it.
+    fn namespace(&mut self) -> Outcome {
+        Outcome::Declined("this language does not tell what it holds".to_owned())
+    }
+
     /// The session ends; exit hooks may run.
     fn shutdown(&mut self, restart: bool);
 

@@ -66,6 +66,7 @@ pub(crate) fn place(frame: &mut Frame, output: &Output) {
         | Frame::Pong(_)
         | Frame::Parked(_)
         | Frame::Attached(_)
+        | Frame::Namespace(_)
         | Frame::Log(_) => {}
     }
 }

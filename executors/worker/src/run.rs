@@ -157,6 +157,7 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
             Frame::IsComplete(request) => {
                 self.asked(request.request, |executor| executor.is_complete(&request, &source(&payloads)))
             }
+            Frame::Namespace(request) => self.asked(request.request, |executor| executor.namespace()),
             Frame::Ping(ping) => self.worker.pong(self.interpreter, &ping),
             Frame::Shutdown(shutdown) => {
                 self.executor.shutdown(shutdown.restart);
@@ -267,7 +268,8 @@ impl Worker {
             }
             Frame::Complete(cob_protocol::frame::Complete { request, .. })
             | Frame::Inspect(cob_protocol::frame::Inspect { request, .. })
-            | Frame::IsComplete(cob_protocol::frame::IsComplete { request, .. }) => {
+            | Frame::IsComplete(cob_protocol::frame::IsComplete { request, .. })
+            | Frame::Namespace(cob_protocol::frame::Namespace { request }) => {
                 self.answer(interpreter, request, Outcome::Declined(REASON.to_owned()));
             }
             _ => {}

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cob_protocol::codec::CodecError;
 use cob_protocol::frame::{
     Answer, Call, Envelope, ExecutionNumber, Frame, Log, Mark, Outcome, Ping, Pong, Stream, StreamName,
+    call_number,
 };
 use cob_protocol::json::Json;
 use cob_protocol::limits::{STREAM_EVENT_BYTES_MAX, UNACKNOWLEDGED_BYTES_MAX};
@@ -193,7 +194,22 @@ impl Worker {
         if let Some(reason) = self.cannot_call(execution) {
             return Ok(Outcome::Declined(reason.to_owned()));
         }
-        let request = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        loop {
+            let outcome = self.ask(interpreter, execution, kind.clone(), arguments.clone())?;
+            if outcome != Outcome::Again {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    fn ask<I: Interpreter>(
+        &self,
+        interpreter: &I,
+        execution: ExecutionNumber,
+        kind: String,
+        arguments: Json,
+    ) -> Result<Outcome, SendError<I::Interrupt>> {
+        let request = call_number(self.requests.fetch_add(1, Ordering::Relaxed) + 1, &kind);
         let call = Call { request, execution, kind, arguments, at: Default::default() };
         // Before it is sent: a kernel that comes in between would take it for given up.
         self.inbox().await_answer(Some(request));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cob_protocol::codec::{FrameDecoder, encode};
 use cob_protocol::frame::{
     Answer, Comm, Complete, Done, DoneStatus, Execute, Frame, Inspect, IsComplete, Log, Outcome, Pong,
-    Shutdown,
+    Shutdown, is_repeatable,
 };
 use cob_protocol::handshake::{Hello, VERSIONS};
 use cob_protocol::json::Json;
@@ -48,7 +48,8 @@ impl Executor for Asking<'_> {
 
     fn execute(&mut self, _: &Execute, code: &str) -> Finished {
         let arguments = Json::of(&code).unwrap();
-        match self.0.call(&Nothing, "input".to_owned(), arguments).unwrap() {
+        let kind = if code == "again" { "channel_recv" } else { "input" };
+        match self.0.call(&Nothing, kind.to_owned(), arguments).unwrap() {
             Outcome::Value(_) => DoneStatus::Ok.into(),
             _ => DoneStatus::Error.into(),
         }
@@ -101,6 +102,10 @@ impl Host {
     }
 
     fn execute(&mut self, execution: u64) {
+        self.run(execution, "why?");
+    }
+
+    fn run(&mut self, execution: u64, code: &'static str) {
         let execute = Execute {
             execution,
             count: 1,
@@ -110,7 +115,7 @@ impl Host {
             user_expressions: Json::object(),
             parent: Json::object(),
         };
-        self.send(execute, &["why?".into()]);
+        self.send(execute, &[code.into()]);
     }
 
     fn expect_done(&mut self, expected: u64) {
@@ -162,6 +167,19 @@ fn converse(mut host: Host) {
     assert!(matches!(host.receive(), Frame::Call(call) if (call.request, call.execution) == (2, 2)));
     host.send(Answer { request: 2, outcome: Outcome::Value(Json::object()) }, &[]);
     host.expect_done(2);
+
+    // A question that may be asked twice is, of a host that does not know it. Its numbers are of another kind.
+    host.run(3, "again");
+    let mut numbers = Vec::new();
+    for outcome in [Outcome::Again, Outcome::Again, Outcome::Value(Json::object())] {
+        let Frame::Call(call) = host.receive() else { panic!("no call") };
+        assert!(is_repeatable(call.request) && call.kind == "channel_recv");
+        numbers.push(call.request);
+        host.send(Answer { request: call.request, outcome }, &[]);
+    }
+    host.expect_done(3);
+    numbers.dedup();
+    assert_eq!(numbers.len(), 3);
 
     // Questions of the host; one whose answer is too large is declined.
     host.send(Complete { request: 7, cursor: 0 }, &["abc".into()]);

@@ -112,7 +112,8 @@ impl Session {
         self.records.submit();
         if store_history {
             let session = self.config.id;
-            let history = Write::HistoryInput { session, line: cell.count, source: body.code };
+            let execution = promise.execution;
+            let history = Write::HistoryInput { session, line: cell.count, source: body.code, execution };
             self.later.push(history);
         }
         self.begun(Running::new(request, promised, Some(cell)));

@@ -81,6 +81,9 @@ pub struct ErrorReply<'a> {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<&'static str>,
+    /// Beside `busy`: when one may ask again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
     /// Beside a code: `kept` or `lost`, what became of the variables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_state: Option<&'static str>,
@@ -104,6 +107,7 @@ impl<'a> ErrorReply<'a> {
             error,
             code: None,
             hint: None,
+            retry_after_ms: None,
             session_state: None,
             execution_count: None,
             user_expressions: None,
@@ -117,6 +121,7 @@ impl<'a> ErrorReply<'a> {
         Self {
             code: Some(code.code()),
             hint: Some(code.hint()),
+            retry_after_ms: code.retry_after_ms(),
             session_state: Some(session.as_str()),
             ..Self::new(error)
         }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::json::Json;
-use crate::limits::ID_BYTES_MAX;
+use crate::limits::{ID_BYTES_MAX, PRIORITY_MIN};
 use crate::promise::Durability;
 
 /// `metadata.cob` of an `execute_request`.
@@ -18,6 +18,13 @@ pub struct ExecuteOptions {
     pub durability: Option<Durability>,
     /// Milliseconds from its arrival after which it ends as timed out, wherever it stands.
     pub deadline_ms: Option<u64>,
+    /// Before those with a lower one in the queue, as long as these are not overtaken too often.
+    #[serde(default)]
+    pub priority: i32,
+    /// Bytes of text that are kept of it, if that is less than the session's limit.
+    pub output_limit: Option<u64>,
+    /// W3C trace context of the request.
+    pub traceparent: Option<String>,
 }
 
 impl ExecuteOptions {
@@ -34,7 +41,10 @@ impl ExecuteOptions {
         let Some(options) = metadata.get("cob") else { return Ok(Self::default()) };
         let options = Self::deserialize(options).map_err(|error| format!("metadata.cob: {error}"))?;
         if options.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > ID_BYTES_MAX) {
-            return Err(format!("metadata.cob.idempotency_key has 1 to {ID_BYTES_MAX} bytes"));
+            return Err(format!("idempotency_key has 1 to {ID_BYTES_MAX} bytes"));
+        }
+        if options.priority.abs() > PRIORITY_MIN.abs() {
+            return Err(format!("priority is {PRIORITY_MIN} to {}", -PRIORITY_MIN));
         }
         Ok(options)
     }

@@ -10,17 +10,19 @@ use crate::generator::{Generator, compare, without_audit};
 const PENDING_MAX: usize = 14;
 
 /// Everything that must have been seen before the test may end.
-const EVERYTHING: [&str; 35] = [
+const EVERYTHING: [&str; 37] = [
     "open_session",
     "custody",
     "progress",
     "recover",
     "close_session",
     "create_execution",
+    "create_channel",
     "joined",
     "create_call",
     "start",
     "append",
+    "data",
     "append_late",
     "output",
     "settle",
@@ -71,9 +73,11 @@ fn kind(write: &Write, outcome: &Result<Written, BridgeError>) -> &'static str {
         (Write::Progress { .. }, _) => "progress",
         (Write::Recover { .. }, _) => "recover",
         (Write::CloseSession { .. }, _) => "close_session",
+        (Write::CreateExecution(new), _) if new.key.as_ref().is_some_and(Key::is_channel) => "create_channel",
         (Write::CreateExecution(_), _) => "create_execution",
         (Write::CreateCall { .. }, _) => "create_call",
         (Write::Start { .. }, _) => "start",
+        (Write::Append { event, .. }, _) if matches!(**event, Event::Data(_)) => "data",
         (Write::Append { .. }, _) => "append",
         (Write::Output { .. }, _) => "output",
         (Write::Settle { .. }, _) => "settle",

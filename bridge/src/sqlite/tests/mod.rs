@@ -28,6 +28,7 @@ pub(super) struct Snapshot {
     sessions: Vec<SessionRecord>,
     promises: Vec<Promise>,
     requests: Vec<Option<Json>>,
+    sources: Vec<Option<Entry>>,
     events: BTreeMap<PromiseId, Vec<Recorded>>,
     unsettled: Vec<Vec<Unsettled>>,
     next_due: Option<(PromiseId, Timestamp)>,
@@ -46,8 +47,10 @@ impl Snapshot {
             events.insert(id, journal(store, id)?);
         }
         let requests = promises.iter().map(|promise| store.request(promise.id)).collect::<Result<_, _>>()?;
+        let sources = promises.iter().map(|promise| store.source_of(promise.id)).collect::<Result<_, _>>()?;
         let mut unsettled = Vec::new();
         for session in &sessions {
+            assert_eq!(store.session(session.session)?.as_ref(), Some(session));
             let mut found = store.unsettled(session.session)?;
             found.iter_mut().for_each(|unsettled| unsettled.promise.audit = None);
             unsettled.push(found);
@@ -61,7 +64,13 @@ impl Snapshot {
             promise.audit = None;
         }
         let (next_due, totals, history) = (store.next_due()?, store.totals()?, store.history(usize::MAX)?);
-        Ok(Self { sessions, promises, requests, events, unsettled, next_due, totals, history })
+        for session in &sessions {
+            let of_it = history.iter().filter(|(of, _)| *of == session.session);
+            let of_it: Vec<Entry> = of_it.map(|(_, entry)| entry.clone()).collect();
+            assert_eq!(store.history_of(session.session, usize::MAX)?, of_it);
+            assert_eq!(store.history_of(session.session, 2)?, of_it[of_it.len().saturating_sub(2)..]);
+        }
+        Ok(Self { sessions, promises, requests, sources, events, unsettled, next_due, totals, history })
     }
 }
 
@@ -161,7 +170,12 @@ pub(super) fn furnished(folder: &Path) -> Snapshot {
             append(id, 1, &"some text that was printed\n".repeat(n as usize)),
             append(id, 2, if n == 3 { &PAYLOAD } else { "x" }),
             Write::Output { id, output },
-            Write::HistoryInput { session: SESSION, line: n as u32, source: "1+1".into() },
+            Write::HistoryInput {
+                session: SESSION,
+                execution: id.execution,
+                line: n as u32,
+                source: format!("{n}+1"),
+            },
         ];
         store.commit(&[group(writes)]).unwrap();
         if n % 3 > 0 {

@@ -13,7 +13,7 @@ fn scenario() -> Vec<Vec<Write>> {
             Write::CreateCall { id: id.with_call(1), request: Json::object(), deadline: None },
             append(id, 1, &PAYLOAD),
         ],
-        vec![Write::HistoryInput { session: SESSION, line: 1, source: "x".repeat(9_000) }],
+        vec![Write::HistoryInput { session: SESSION, execution: 1, line: 1, source: "x".repeat(9_000) }],
     ];
     // What comes first has room where what comes next has none.
     groups.extend((2..30).step_by(2).map(|number| {

@@ -3,27 +3,48 @@
 use super::rows::{PROMISE_COLUMNS, promise, promise_checksum};
 use super::*;
 
-/// Makes a store of version 1 out of the present one in `folder`: what a cob without an audit trail would have left.
-fn make_version_1(folder: &Path) {
+/// Makes a store of an older version out of the present one in `folder`: what a cob of that time would have left. Version
+/// 1 has no audit trail; before version 3 the history does not know of executions.
+fn make_older(folder: &Path, version: i32) {
     let path = folder.join("cob.db");
     let older = folder.join("older.db");
     let connection = Connection::open(&path).unwrap();
     let target = Connection::open(&older).unwrap();
-    schema::migrate(&target, 0, 1).unwrap();
+    schema::migrate(&target, 0, version).unwrap();
     target.execute_batch("PRAGMA journal_mode = WAL").unwrap();
     drop(target);
-    let mut copy = format!("ATTACH '{}' AS older;", older.display());
-    for (kind, name, _) in schema::expected(1).unwrap() {
+    connection.execute_batch(&format!("ATTACH '{}' AS older;", older.display())).unwrap();
+    let mut copy = String::new();
+    for (kind, name, _) in schema::expected(version).unwrap() {
         if kind != "table" || name.starts_with("sqlite_") {
             continue;
         }
-        let sql = format!(
-            "SELECT group_concat(name, ', ') FROM pragma_table_info('{name}') WHERE name NOT LIKE 'audit%'"
-        );
+        let sql = format!("SELECT group_concat(name, ', ') FROM pragma_table_info('{name}', 'older')");
         let columns: String = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
         copy += &format!("INSERT INTO older.{name} ({columns}) SELECT {columns} FROM main.{name};");
     }
     connection.execute_batch(&copy).unwrap();
+    forget_executions(&connection);
+    if version < 2 {
+        forget_audit(&connection);
+    }
+    connection.close().unwrap();
+    fs::rename(older, path).unwrap();
+}
+
+fn forget_executions(connection: &Connection) {
+    let mut cells = connection.prepare("SELECT id, session, line, source, output FROM history").unwrap();
+    let mut rows = cells.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let (id, session): (i64, i64) = (row.get(0).unwrap(), row.get(1).unwrap());
+        let (source, output): (String, Option<String>) = (row.get(3).unwrap(), row.get(4).unwrap());
+        let of = (SessionId(session.cast_unsigned()), 0);
+        let checksum = history::checksum(id, of, row.get(2).unwrap(), &source, output.as_deref());
+        connection.execute("UPDATE older.history SET checksum = ?1 WHERE id = ?2", [checksum, id]).unwrap();
+    }
+}
+
+fn forget_audit(connection: &Connection) {
     let mut promises = connection.prepare(&format!("SELECT {PROMISE_COLUMNS} FROM promises")).unwrap();
     let mut rows = promises.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
@@ -32,17 +53,19 @@ fn make_version_1(folder: &Path) {
         let checksum = promise_checksum(row, &promise);
         connection.execute("UPDATE older.promises SET checksum = ?1 WHERE id = ?2", [checksum, row]).unwrap();
     }
-    for mut session in standing::Sessions::all(&connection).unwrap() {
+    for mut session in standing::Sessions::all(connection).unwrap() {
         session.kept.audit = Head::default();
         let number = session.record.session.0.cast_signed();
         let set = "UPDATE older.standings SET checksum = ?1 \
                    WHERE id = (SELECT id FROM sessions WHERE session = ?2)";
         connection.execute(set, [session.checksum(), number]).unwrap();
     }
-    drop(rows);
-    drop(promises);
-    connection.close().unwrap();
-    fs::rename(older, path).unwrap();
+}
+
+/// What stays of a story when it went through an older version.
+fn without_sources(snapshot: Snapshot) -> Snapshot {
+    assert!(snapshot.sources.iter().any(Option::is_some));
+    Snapshot { sources: vec![None; snapshot.sources.len()], ..snapshot }
 }
 
 fn version(folder: &Path) -> i32 {
@@ -51,29 +74,41 @@ fn version(folder: &Path) -> i32 {
 }
 
 #[test]
-fn version_1_is_brought_to_the_present_with_everything_in_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = furnished(folder.path());
-    make_version_1(folder.path());
-    assert_eq!(version(folder.path()), 1);
-    let older = SqliteReader::open(folder.path()).unwrap_err();
-    assert!(matches!(older, OpenError::Older { found: 1, .. }), "{older}");
-    let mut store = open(folder.path());
-    assert_eq!(Snapshot::of(&mut store).unwrap(), expected);
-    let id = create(&mut store, "new");
-    write(&mut store, settle(id));
-    drop(store);
-    assert_eq!(version(folder.path()), schema::VERSION);
-    let mut reader = SqliteReader::open(folder.path()).unwrap();
-    assert_eq!(reader.verify_audit().unwrap().unwrap().seq, 3, "accepted, started, settled");
-    reader.verify().unwrap();
+fn every_older_version_is_brought_to_the_present_with_everything_in_it() {
+    for older in 1..schema::VERSION {
+        let folder = tempfile::tempdir().unwrap();
+        let expected = without_sources(furnished(folder.path()));
+        let trail = SqliteReader::open(folder.path()).unwrap().verify_audit().unwrap().unwrap().seq;
+        make_older(folder.path(), older);
+        assert_eq!(version(folder.path()), older);
+        let error = SqliteReader::open(folder.path()).unwrap_err();
+        assert!(matches!(error, OpenError::Older { found, .. } if found == older), "{error}");
+        let mut store = open(folder.path());
+        assert_eq!(Snapshot::of(&mut store).unwrap(), expected);
+        let id = create(&mut store, "new");
+        let (session, execution) = (SESSION, id.execution);
+        write(&mut store, Write::HistoryInput { session, execution, line: 99, source: "new".into() });
+        write(&mut store, Write::HistoryOutput { session, line: 99, text: "2".into() });
+        // One that is older than the version is given its result as before.
+        write(&mut store, Write::HistoryOutput { session, line: 7, text: "8".into() });
+        write(&mut store, settle(id));
+        let entry = Entry { line: 99, source: "new".into(), output: Some("2".into()) };
+        assert_eq!(store.source_of(id), Ok(Some(entry)));
+        drop(store);
+        assert_eq!(version(folder.path()), schema::VERSION);
+        let mut reader = SqliteReader::open(folder.path()).unwrap();
+        let before = if older == 1 { 0 } else { trail };
+        let seq = reader.verify_audit().unwrap().unwrap().seq;
+        assert_eq!(seq, before + 3, "accepted, started, settled");
+        reader.verify().unwrap();
+    }
 }
 
 #[test]
 fn a_step_that_fails_leaves_the_older_version() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = furnished(folder.path());
-    make_version_1(folder.path());
+    let expected = without_sources(furnished(folder.path()));
+    make_older(folder.path(), 1);
     // No room for the trail.
     let database = folder.path().join("cob.db");
     let before = fs::read(&database).unwrap();

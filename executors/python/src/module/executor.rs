@@ -210,6 +210,10 @@ impl Executor for PythonExecutor<'_> {
         self.ask("is_complete", |engine| engine.call_method1("is_complete", (code,))?.extract())
     }
 
+    fn namespace(&mut self) -> Outcome {
+        self.ask("namespace", |engine| engine.call_method0("summary")?.extract())
+    }
+
     fn shutdown(&mut self, restart: bool) {
         let result = self.engine().and_then(|engine| engine.call_method1("shutdown", (restart,)));
         if let Err(error) = result {

@@ -155,7 +155,14 @@ pub(super) fn call(py: Python<'_>, kind: String, arguments: &str) -> PyResult<(&
         Outcome::Eof(reason) => ("eof", reason),
         Outcome::Declined(reason) => ("declined", reason),
         Outcome::TimedOut(reason) => ("timed_out", reason),
+        Outcome::Failed { ename, evalue } => ("failed", failed(&ename, &evalue)),
+        Outcome::Again => ("declined", "the host does not know the question".to_owned()),
     })
+}
+
+/// How somebody failed, as JSON.
+fn failed(ename: &str, evalue: &str) -> String {
+    Json::of(&[ename, evalue]).unwrap_or_default().as_str().to_owned()
 }
 
 /// Says something to the operator; the level is `error`, `warn`, `info` or `debug`.

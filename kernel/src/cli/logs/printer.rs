@@ -90,6 +90,7 @@ impl<W: Write> Printer<W> {
             Event::ClearOutput { .. }
             | Event::CallOpened { .. }
             | Event::CallClosed { .. }
+            | Event::Data(_)
             | Event::Done { .. } => Ok(()),
         }
     }
