@@ -3,10 +3,13 @@
 //!
 //! One is no parser: `bridge` makes operations of the bytes, for the store on disk and for the plain one.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::{Bytes, BytesMut};
 use cob_clients::notebook::ConnectionFile;
 use cob_clients::zmtp::codec::{Caps, Decoder, Encoded, Item};
 use cob_clients::zmtp::command::Command;
+use cob_clients::zmtp::curve::{CurveServer, SecretKey};
 use cob_clients::zmtp::greeting::Greeting;
 use cob_protocol::codec::{FrameDecoder, encode};
 use cob_protocol::limits::MESSAGE_PARTS_MAX;
@@ -29,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     ("greeting", greeting),
     ("command", command),
     ("zmtp", zmtp),
+    ("curve", curve),
     ("connection", connection),
     ("request", request),
     ("limits", limits),
@@ -118,6 +122,22 @@ pub fn zmtp(data: &[u8]) {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// Bodies of the commands of a client under CURVE: the first byte says which. Nobody who lacks the keys of a client comes in.
+///
+/// # Panics
+/// When somebody does.
+pub fn curve(data: &[u8]) {
+    static SERVER: OnceLock<Arc<CurveServer>> = OnceLock::new();
+    let Some((first, rest)) = data.split_first() else { return };
+    let Ok(secret) = SecretKey::generate() else { return };
+    let Ok(handshake) = SERVER.get_or_init(|| CurveServer::new(secret)).begin() else { return };
+    if first & 1 == 0 {
+        assert!(handshake.hello(rest).is_err(), "HELLO without a key");
+    } else {
+        assert!(handshake.initiate(rest).is_err(), "INITIATE without a key");
     }
 }
 
@@ -239,6 +259,10 @@ pub fn examples(target: &str) -> Vec<Vec<u8>> {
             b"\x09SUBSCRIBEtopic".to_vec(),
         ],
         "zmtp" => vec![b"\x20\x01\x01a\x00\x02bc\x04\x07\x04PING\0\x0a\x02\0\0\0\0\0\0\0\x03xyz".to_vec()],
+        "curve" => vec![
+            [b"\x00\x05HELLO\x01\x00".as_slice(), &[0; 72], &[7; 32], &[0, 0, 0, 0, 0, 0, 0, 1], &[9; 80]].concat(),
+            [b"\x01\x08INITIATE".as_slice(), &[7; 96], &[0, 0, 0, 0, 0, 0, 0, 2], &[9; 200]].concat(),
+        ],
         "connection" => vec![
             br#"{"ip":"127.0.0.1","shell_port":1,"iopub_port":2,"stdin_port":3,"control_port":4,"hb_port":5,"key":"k"}"#.to_vec(),
             br#"{"transport":"ipc","ip":"/run/k","shell_port":1,"iopub_port":2,"stdin_port":3,"control_port":4,"hb_port":5}"#.to_vec(),

@@ -33,6 +33,15 @@ pub struct ConnectionFile {
     pub signature_scheme: String,
 }
 
+impl ConnectionFile {
+    /// Whether only processes of this machine can reach it, and over TCP only those that have its key.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let is_loopback = |ip: &str| ip.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        self.transport == "ipc" || (is_loopback(&self.ip) && !self.key.is_empty())
+    }
+}
+
 fn tcp() -> String {
     "tcp".to_owned()
 }
@@ -122,6 +131,14 @@ mod tests {
         assert_eq!(address("ipc", "/run/k").unwrap(), "ipc:///run/k-1");
         assert!(address("tcp", "not an address").is_err());
         assert!(address("udp", "127.0.0.1").unwrap_err().to_string().contains("udp"));
+    }
+
+    #[test]
+    fn what_others_could_reach_is_not_local() {
+        assert!(file("tcp", "127.0.0.1").is_local() && file("tcp", "::1").is_local());
+        assert!(file("ipc", "/run/k").is_local());
+        assert!(!file("tcp", "0.0.0.0").is_local() && !file("tcp", "localhost.example").is_local());
+        assert!(!ConnectionFile { key: String::new(), ..file("tcp", "127.0.0.1") }.is_local());
     }
 
     #[test]

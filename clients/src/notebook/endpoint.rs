@@ -10,10 +10,11 @@ use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, HeaderWriter, Incoming, Outgoing};
 use cob_protocol::signing::{ReplayWindow, Signer, UnknownScheme};
 use cob_protocol::time::Clock;
-use cob_protocol::wire::{self, WireError};
+use cob_protocol::wire;
 use thiserror::Error;
 
 use super::connection_file::{ConnectionError, ConnectionFile};
+use crate::verifier::Verifier;
 use crate::zmtp::{Endpoint, Heartbeat, Lane, Limits, Publisher, Router, RouterSender, Welcome, Xpub};
 
 /// Why the channels could not be opened.
@@ -78,7 +79,7 @@ impl NotebookEndpoint {
             headers: Mutex::new(HeaderWriter::new(session)),
             clock,
         });
-        let verifier = Verifier { signer, window: Arc::default() };
+        let window = Arc::<Mutex<ReplayWindow>>::default();
 
         let shell = router("shell", file.endpoint(file.shell_port)?).await?;
         let control = router("control", file.endpoint(file.control_port)?).await?;
@@ -101,7 +102,10 @@ impl NotebookEndpoint {
             iopub: iopub.publisher(),
             writer,
         };
-        let intake = |router, channel| Intake { router, channel, verifier: verifier.clone(), dropped: 0 };
+        let intake = |router, channel: Channel| {
+            let channel = channel.as_str().to_owned();
+            Intake { router, verifier: Verifier::new(channel, signer.clone(), Arc::clone(&window)) }
+        };
         Ok(Self {
             shell: intake(shell, Channel::Shell),
             control: intake(control, Channel::Control),
@@ -183,26 +187,11 @@ impl Writer {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Verifier {
-    signer: Signer,
-    window: Arc<Mutex<ReplayWindow>>,
-}
-
-impl Verifier {
-    fn read(&self, parts: &[Bytes]) -> Result<Incoming, WireError> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        wire::parse(parts, &self.signer, &mut window)
-    }
-}
-
 /// One channel on which requests come in.
 #[derive(Debug)]
 pub struct Intake {
     router: Router,
-    channel: Channel,
     verifier: Verifier,
-    dropped: u64,
 }
 
 impl Intake {
@@ -210,16 +199,8 @@ impl Intake {
     pub async fn recv(&mut self) -> Received {
         loop {
             let incoming = self.router.recv().await;
-            match self.verifier.read(&incoming.message) {
-                Ok(message) => return Received { identity: incoming.identity, message },
-                Err(error) => {
-                    self.dropped += 1;
-                    // One line for the first, then one for every doubling: a flood cannot fill the log.
-                    if self.dropped.is_power_of_two() {
-                        let (channel, dropped) = (self.channel.as_str(), self.dropped);
-                        tracing::warn!(channel, dropped, %error, "message dropped");
-                    }
-                }
+            if let Some(message) = self.verifier.read(&incoming.message) {
+                return Received { identity: incoming.identity, message };
             }
         }
     }

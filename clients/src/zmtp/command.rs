@@ -77,7 +77,7 @@ impl Command {
 
 impl Ready {
     /// Names are compared without regard to case; unknown properties are ignored.
-    fn parse(mut rest: Bytes) -> Result<Ready, CommandError> {
+    pub(super) fn parse(mut rest: Bytes) -> Result<Ready, CommandError> {
         let mut ready = Ready::default();
         while !rest.is_empty() {
             let name = take_short(&mut rest).ok_or(CommandError::Property)?;
@@ -98,9 +98,17 @@ impl Ready {
     #[must_use]
     pub fn encode(socket_type: SocketType, identity: &[u8]) -> Bytes {
         let mut body = named(b"READY");
-        property(&mut body, b"Socket-Type", socket_type.name().as_bytes());
-        property(&mut body, b"Identity", identity);
+        body.put_slice(&Self::properties(socket_type, identity));
         body.freeze()
+    }
+
+    /// What READY says.
+    #[must_use]
+    pub fn properties(socket_type: SocketType, identity: &[u8]) -> Bytes {
+        let mut properties = BytesMut::with_capacity(64);
+        property(&mut properties, b"Socket-Type", socket_type.name().as_bytes());
+        property(&mut properties, b"Identity", identity);
+        properties.freeze()
     }
 }
 
@@ -109,6 +117,15 @@ impl Ready {
 pub fn encode_error(reason: &str) -> Bytes {
     let mut body = named(b"ERROR");
     put_short(&mut body, reason.as_bytes());
+    body.freeze()
+}
+
+/// The body of a PING without a context. Its time to live is 0, for ever: we ask only who says nothing, so that silence
+/// of ours means nothing.
+#[must_use]
+pub fn encode_ping() -> Bytes {
+    let mut body = named(b"PING");
+    body.put_u16(0);
     body.freeze()
 }
 
@@ -217,6 +234,7 @@ mod tests {
         assert_eq!(parse(b"\x05ERROR\x02no"), Ok(Command::Error(Bytes::from_static(b"no"))));
         assert_eq!(parse(b"\x05ERROR\xffno"), Ok(Command::Error(Bytes::new())));
         assert_eq!(parse(&encode_pong(b"ctx")), Ok(Command::Pong));
+        assert_eq!(parse(&encode_ping()), Ok(Command::Ping(Bytes::new())));
         assert_eq!(parse(b"\x03NEW"), Ok(Command::Unknown));
     }
 }

@@ -2,6 +2,7 @@
 //! something ends it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,12 +10,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use cob_protocol::limits::{READ_AHEAD_BYTES_MAX, ZMTP_UNREAD_PONG_BYTES_MAX};
 
-use super::codec::{Decoder, Encoded, Item};
-use super::command::{Command, Ready, encode_pong};
+use super::codec::{Encoded, Item};
+use super::command::{Command, Ready, encode_ping, encode_pong};
 use super::fault::Fault;
-use super::handshake;
+use super::frames::Frames;
+use super::handshake::{self, Shaken};
 use super::outbox::Lane;
-use super::peer::{Peer, PeerId};
+use super::peer::{Known, Peer, PeerId};
 use super::shared::Shared;
 use super::socket::{Event, Pattern};
 use super::stream::{ReadHalf, Stream, WriteHalf};
@@ -32,7 +34,8 @@ pub(super) struct Connection<P> {
 pub(super) struct Admitted<P: Pattern> {
     read: ReadHalf,
     write: Arc<WriteHalf>,
-    decoder: Decoder,
+    frames: Frames,
+    silence: Option<Duration>,
     membership: Membership<P>,
 }
 
@@ -46,37 +49,53 @@ impl<P: Pattern> Connection<P> {
     pub(super) async fn admit(mut self) -> Result<Admitted<P>, Fault> {
         let deadline = self.shared.limits.handshake;
         let shaken = timeout(deadline, self.shake()).await.map_err(|_| Fault::HandshakeDeadline)?;
-        let (ready, mut decoder, seat) = shaken?;
-        decoder.set_caps(P::caps(&self.shared.limits));
+        let (Shaken { ready, decoder, can_ping, curve }, seat) = shaken?;
+        let (principal, opener, sealer) = match curve {
+            Some((name, session)) => (Some(name), Some(session.opener), Some(session.sealer)),
+            None => (None, None, None),
+        };
+        let frames = Frames::new(decoder, opener, P::caps(&self.shared.limits));
         let identity = self.pattern.identity(&ready);
-        let peer = Peer::new(self.id, identity, Arc::clone(&self.write), Arc::clone(&self.shared));
-        // Before anybody knows the peer and can send to it.
-        peer.enqueue(&Encoded::command(&Ready::encode(P::KIND, b"")), Lane::Control).ok();
+        let known = Known { id: self.id, identity, principal };
+        let is_ready = sealer.is_some();
+        let peer = Peer::new(known, Arc::clone(&self.write), sealer, Arc::clone(&self.shared));
+        if !is_ready {
+            // Before anybody knows the peer and can send to it.
+            peer.enqueue(&Encoded::command(&Ready::encode(P::KIND, b"")), Lane::Control).ok();
+        }
         let membership = Membership::join(peer, self.pattern, self.shared, seat);
         membership.peer.flush();
-        Ok(Admitted { read: self.read, write: self.write, decoder, membership })
+        let silence = membership.shared.limits.silence.filter(|_| can_ping);
+        Ok(Admitted { read: self.read, write: self.write, frames, silence, membership })
     }
 
-    async fn shake(&mut self) -> Result<(Ready, Decoder, OwnedSemaphorePermit), Fault> {
-        let (ready, decoder) = handshake::shake(&mut self.read, &self.write, P::KIND).await?;
-        match Arc::clone(&self.shared.seats).try_acquire_owned() {
-            Ok(seat) => Ok((ready, decoder, seat)),
-            Err(_) => Err(handshake::refuse(&self.write, "too many peers").await),
+    async fn shake(&mut self) -> Result<(Shaken, OwnedSemaphorePermit), Fault> {
+        let mut shaken =
+            handshake::shake(&mut self.read, &self.write, P::KIND, &self.shared.security).await?;
+        let Ok(seat) = Arc::clone(&self.shared.seats).try_acquire_owned() else {
+            return Err(handshake::refuse(&self.write, "too many peers").await);
+        };
+        if let Some((_, session)) = &mut shaken.curve {
+            // Its box has another form than what is queued.
+            let ready = session.sealer.ready(&Ready::properties(P::KIND, b""))?;
+            self.write.write_all(&Encoded::command(&ready).to_vec()).await?;
         }
+        Ok((shaken, seat))
     }
 }
 
 impl<P: Pattern> Admitted<P> {
     /// Reads and writes until the connection ends.
     pub(super) async fn run(self) -> Fault {
-        let Admitted { mut read, write, decoder, membership } = self;
+        let Admitted { mut read, write, frames, silence, membership } = self;
         let Membership { peer, pattern, shared, .. } = &membership;
         let mut reader = Reader {
             peer,
             pattern: pattern.as_ref(),
             shared,
             hold: Hold::new(Arc::clone(&shared.inbound)),
-            decoder,
+            frames,
+            silence,
         };
         tokio::select! {
             biased;
@@ -92,7 +111,8 @@ struct Membership<P: Pattern> {
     peer: Arc<Peer>,
     pattern: Arc<P>,
     shared: Arc<Shared>,
-    _seat: OwnedSemaphorePermit,
+    /// Taken once, when it leaves.
+    seat: Option<OwnedSemaphorePermit>,
 }
 
 impl<P: Pattern> Membership<P> {
@@ -100,15 +120,17 @@ impl<P: Pattern> Membership<P> {
         shared.tally.admitted();
         shared.join(Arc::clone(&peer));
         pattern.joined(&peer);
-        Membership { peer, pattern, shared, _seat: seat }
+        Membership { peer, pattern, shared, seat: Some(seat) }
     }
 }
 
 impl<P: Pattern> Drop for Membership<P> {
     fn drop(&mut self) {
         self.peer.close(Fault::Ended);
-        self.pattern.left(&self.peer);
         self.shared.leave(self.peer.id);
+        if let Some(seat) = self.seat.take() {
+            self.pattern.left(&self.peer, seat);
+        }
     }
 }
 
@@ -118,7 +140,9 @@ struct Reader<'a, P> {
     pattern: &'a P,
     shared: &'a Shared,
     hold: Hold,
-    decoder: Decoder,
+    frames: Frames,
+    /// How long the peer may say nothing before it is asked; `None` when it could not answer.
+    silence: Option<Duration>,
 }
 
 impl<P: Pattern> Reader<'_, P> {
@@ -132,13 +156,13 @@ impl<P: Pattern> Reader<'_, P> {
     async fn read_on(&mut self, read: &mut ReadHalf) -> Result<(), Fault> {
         let mut progress = None;
         loop {
-            while let Some(item) = self.decoder.pull()? {
+            while let Some(item) = self.frames.pull()? {
                 if let Item::Message(_) = item {
                     progress = None;
                 }
                 self.take(item).await?;
             }
-            let more = if self.decoder.is_mid_message() {
+            let more = if self.frames.is_mid_message() {
                 let deadline = self.message_deadline(&mut progress);
                 timeout_at(deadline, self.read(read)).await.map_err(|_| Fault::MessageStalled)??
             } else {
@@ -154,17 +178,33 @@ impl<P: Pattern> Reader<'_, P> {
     /// Until when the unfinished message must move on. A byte now and then does not count: each of many peers
     /// could hold memory for ever with it.
     fn message_deadline(&self, progress: &mut Option<(Instant, usize)>) -> Instant {
-        let held = self.decoder.held();
+        let held = self.frames.held();
         let proof = progress.filter(|(_, then)| held < then + READ_AHEAD_BYTES_MAX);
         let (since, _) = *progress.insert(proof.unwrap_or_else(|| (Instant::now(), held)));
         since + self.shared.limits.message_stall
     }
 
     async fn read(&mut self, read: &mut ReadHalf) -> Result<bool, Fault> {
-        let unfinished = if self.decoder.is_mid_message() { self.decoder.allocated() } else { 0 };
+        let unfinished = if self.frames.is_mid_message() { self.frames.allocated() } else { 0 };
         self.hold.set(unfinished).await;
-        let decoder = &mut self.decoder;
-        Ok(read.read(|arrived| decoder.push(arrived)).await?)
+        let frames = &mut self.frames;
+        let mut arrives = std::pin::pin!(read.read(|arrived| frames.push(arrived)));
+        let Some(silence) = self.silence else { return Ok(arrives.await?) };
+        if let Ok(arrived) = timeout(silence, arrives.as_mut()).await {
+            return Ok(arrived?);
+        }
+        // Perhaps the peer is gone without a word. Any byte from it shows the opposite.
+        self.peer.enqueue(&Encoded::command(&encode_ping()), Lane::Control).ok();
+        self.peer.flush();
+        loop {
+            let backlog = self.peer.backlog();
+            match timeout(silence, arrives.as_mut()).await {
+                Ok(arrived) => return Ok(arrived?),
+                // The question waited behind a large message, or still does, and somebody takes that.
+                Err(_) if backlog.is_some() && backlog != self.peer.backlog() => {}
+                Err(_) => return Err(Fault::Silent),
+            }
+        }
     }
 
     async fn take(&mut self, item: Item) -> Result<(), Fault> {

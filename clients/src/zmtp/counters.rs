@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::fault::{Class, Fault};
 use super::peer::lock;
@@ -26,12 +26,35 @@ pub struct Counters {
     pub rejected: u64,
     /// Connections closed because the peer broke the protocol or stopped in the middle of a message.
     pub malformed: u64,
-    /// Subscribers cut off because they did not keep up.
+    /// Connections refused because they come from a process of another user; they are among the rejected too.
+    pub other_users: u64,
+    /// Connections refused because nobody has authorised their key; they are among the rejected too.
+    pub unknown_keys: u64,
+    /// Connections given up because nothing came from them, not even an answer to PING.
+    pub silent: u64,
+    /// Peers cut off because they did not keep up.
     pub cut_off: u64,
     /// Connections closed because the same identity connected again.
     pub taken_over: u64,
     /// Failed calls of `accept`.
     pub accept_errors: u64,
+}
+
+impl std::iter::Sum for Counters {
+    fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
+        counters.fold(Self::default(), |a, b| Counters {
+            peers: a.peers + b.peers,
+            admitted: a.admitted + b.admitted,
+            rejected: a.rejected + b.rejected,
+            malformed: a.malformed + b.malformed,
+            other_users: a.other_users + b.other_users,
+            unknown_keys: a.unknown_keys + b.unknown_keys,
+            silent: a.silent + b.silent,
+            cut_off: a.cut_off + b.cut_off,
+            taken_over: a.taken_over + b.taken_over,
+            accept_errors: a.accept_errors + b.accept_errors,
+        })
+    }
 }
 
 /// The same numbers while they change.
@@ -40,6 +63,9 @@ pub(super) struct Tally {
     admitted: AtomicU64,
     rejected: AtomicU64,
     malformed: AtomicU64,
+    other_users: AtomicU64,
+    unknown_keys: AtomicU64,
+    silent: AtomicU64,
     cut_off: AtomicU64,
     taken_over: AtomicU64,
     accept_errors: AtomicU64,
@@ -54,6 +80,9 @@ impl Tally {
             admitted: self.admitted.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
+            other_users: self.other_users.load(Relaxed),
+            unknown_keys: self.unknown_keys.load(Relaxed),
+            silent: self.silent.load(Relaxed),
             cut_off: self.cut_off.load(Relaxed),
             taken_over: self.taken_over.load(Relaxed),
             accept_errors: self.accept_errors.load(Relaxed),
@@ -66,14 +95,21 @@ impl Tally {
 
     /// Counts and logs the end of a connection.
     pub(super) fn ended(&self, socket: &str, peer: &str, fault: &Fault) {
-        if matches!(fault, Fault::TakenOver) {
-            self.taken_over.fetch_add(1, Relaxed);
+        match fault {
+            Fault::TakenOver => drop(self.taken_over.fetch_add(1, Relaxed)),
+            Fault::OtherUser(_) => drop(self.other_users.fetch_add(1, Relaxed)),
+            Fault::UnknownKey(_) => drop(self.unknown_keys.fetch_add(1, Relaxed)),
+            _ => {}
         }
         match fault.class() {
             Class::Ended => debug!(socket, peer, reason = %fault, "connection ended"),
             Class::CutOff => {
                 self.cut_off.fetch_add(1, Relaxed);
-                warn!(socket, peer, reason = %fault, "subscriber cut off");
+                warn!(socket, peer, reason = %fault, "peer cut off");
+            }
+            Class::Silent => {
+                self.silent.fetch_add(1, Relaxed);
+                info!(socket, peer, reason = %fault, "connection given up");
             }
             class @ (Class::Rejected | Class::Malformed) => {
                 let counter = if class == Class::Rejected { &self.rejected } else { &self.malformed };

@@ -3,9 +3,11 @@
 use std::io;
 
 use bytes::Bytes;
+use cob_protocol::error::ErrorCode;
 
 use super::codec::CodecError;
 use super::command::CommandError;
+use super::curve::{CurveError, OpenError, PublicKey};
 use super::greeting::GreetingError;
 
 /// The end of a connection.
@@ -29,9 +31,17 @@ pub(super) enum Fault {
     Displaced,
     #[error("the peer stopped in the middle of a message")]
     MessageStalled,
-    #[error("slow_subscriber: over half its queue, and it read next to nothing in time")]
+    #[error("the peer said nothing, not even when it was asked")]
+    Silent,
+    #[error("it is a process of another user ({0})")]
+    OtherUser(u32),
+    #[error("{0}")]
+    Curve(#[from] CurveError),
+    #[error("its key is not authorised; `cob keys add NAME --public '{0}'` lets it in")]
+    UnknownKey(PublicKey),
+    #[error("{}: too far behind, and it read next to nothing in time", ErrorCode::SlowSubscriber.code())]
     SubscriberStalled,
-    #[error("slow_subscriber: its queue is full")]
+    #[error("{}: its queue is full", ErrorCode::SlowSubscriber.code())]
     QueueFull,
     #[error("malformed: {0}")]
     Greeting(#[from] GreetingError),
@@ -52,9 +62,11 @@ pub(super) enum Class {
     Ended,
     /// A peer that speaks ZMTP and may not talk to this socket.
     Rejected,
+    /// A peer that is probably gone: nothing of it came for too long.
+    Silent,
     /// A peer that does not speak ZMTP properly, or stopped half-way.
     Malformed,
-    /// A subscriber that did not keep up.
+    /// A peer that did not keep up.
     CutOff,
 }
 
@@ -64,15 +76,29 @@ impl Fault {
             Fault::Ended | Fault::Io(_) | Fault::Dropped | Fault::TakenOver | Fault::Reported(_) => {
                 Class::Ended
             }
-            Fault::Refused(_) | Fault::HandshakeDeadline | Fault::Displaced => Class::Rejected,
+            Fault::Silent => Class::Silent,
+            Fault::UnknownKey(_) | Fault::Curve(CurveError::OtherServer) => Class::Rejected,
+            Fault::Refused(_) | Fault::OtherUser(_) | Fault::HandshakeDeadline | Fault::Displaced => {
+                Class::Rejected
+            }
             Fault::Greeting(GreetingError::Mechanism | GreetingError::Version(_)) => Class::Rejected,
             Fault::SubscriberStalled | Fault::QueueFull => Class::CutOff,
             Fault::MessageStalled
             | Fault::Greeting(GreetingError::Signature)
             | Fault::Codec(_)
             | Fault::Command(_)
+            | Fault::Curve(_)
             | Fault::Grammar(_)
             | Fault::Subscriptions => Class::Malformed,
+        }
+    }
+}
+
+impl From<OpenError> for Fault {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Curve(error) => Fault::Curve(error),
+            OpenError::Codec(error) => Fault::Codec(error),
         }
     }
 }

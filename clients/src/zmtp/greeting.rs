@@ -1,7 +1,6 @@
 //! The 64 bytes with which a ZMTP connection begins: signature, version, security mechanism (RFC 37, "greeting").
 //!
-//! Sans-IO. A mechanism other than NULL is a new variant of [`Mechanism`] and a new branch in `handshake.rs`;
-//! nothing else knows about mechanisms.
+//! Sans-IO.
 
 /// Bytes of a greeting.
 pub const GREETING_BYTES: usize = 64;
@@ -16,14 +15,17 @@ const MECHANISM: std::ops::Range<usize> = 12..32;
 pub enum Mechanism {
     /// Not at all: the layer above signs its messages.
     Null,
+    /// By keys, and everything is encrypted.
+    Curve,
 }
 
 impl Mechanism {
-    const ALL: [Mechanism; 1] = [Mechanism::Null];
+    const ALL: [Mechanism; 2] = [Mechanism::Null, Mechanism::Curve];
 
     fn name(self) -> &'static [u8] {
         match self {
             Mechanism::Null => b"NULL",
+            Mechanism::Curve => b"CURVE",
         }
     }
 
@@ -68,6 +70,8 @@ impl Greeting {
         for byte in &mut bytes {
             *byte = fields.next().or_else(|| name.next()).unwrap_or(0);
         }
+        // Whoever binds is the server of a mechanism that has one.
+        bytes[MECHANISM.end] = u8::from(mechanism == Mechanism::Curve);
         bytes
     }
 
@@ -97,10 +101,12 @@ mod tests {
 
     #[test]
     fn our_own_greeting_is_accepted_and_every_prefix_of_it_waits() {
-        let bytes = Greeting::encode(Mechanism::Null);
-        assert_eq!(Greeting::parse(&bytes), Ok(Some(Greeting { minor: 1, mechanism: Mechanism::Null })));
-        for end in 0..GREETING_BYTES {
-            assert_eq!(Greeting::parse(&bytes[..end]), Ok(None), "{end} bytes");
+        for mechanism in Mechanism::ALL {
+            let bytes = Greeting::encode(mechanism);
+            assert_eq!(Greeting::parse(&bytes), Ok(Some(Greeting { minor: 1, mechanism })));
+            for end in 0..GREETING_BYTES {
+                assert_eq!(Greeting::parse(&bytes[..end]), Ok(None), "{end} bytes");
+            }
         }
     }
 

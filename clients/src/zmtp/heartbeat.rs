@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::limits::Limits;
 use super::outbox::Lane;
 use super::peer::Peer;
+use super::security::Security;
 use super::socket::{Event, Pattern, Socket};
 use super::socket_type::SocketType;
 
@@ -37,7 +38,7 @@ impl Heartbeat {
     /// # Errors
     /// As [`Heartbeat::bind`].
     pub async fn bind_with(endpoint: &Endpoint, limits: Limits) -> io::Result<Self> {
-        Ok(Heartbeat { socket: Socket::bind(endpoint, limits, Arc::new(Echo)).await? })
+        Ok(Heartbeat { socket: Socket::bind(endpoint, limits, Security::Open, Arc::new(Echo)).await? })
     }
 
     /// Where it is bound, with the real port.

@@ -5,9 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cob_protocol::limits::ZMTP_SEND_BUFFER_BYTES;
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::endpoint::Endpoint;
 use super::stream::Stream;
@@ -17,15 +19,19 @@ const BACKLOG: u32 = 1024;
 /// A bound socket.
 #[derive(Debug)]
 pub(super) enum Listener {
-    Tcp(TcpListener),
+    /// With the silence after which its peers are asked whether they are there.
+    Tcp(TcpListener, Option<Duration>),
     Ipc(UnixListener),
 }
 
 impl Listener {
     /// Binds; gives back the endpoint with the real port, and what removes the socket file in the end.
-    pub(super) async fn bind(endpoint: &Endpoint) -> io::Result<(Listener, Endpoint, Option<SocketFile>)> {
+    pub(super) async fn bind(
+        endpoint: &Endpoint,
+        silence: Option<Duration>,
+    ) -> io::Result<(Listener, Endpoint, Option<SocketFile>)> {
         let bound = match endpoint {
-            Endpoint::Tcp(address) => bind_tcp(*address),
+            Endpoint::Tcp(address) => bind_tcp(*address, silence),
             Endpoint::Ipc(path) => bind_ipc(path).await,
         };
         bound.map_err(|error| io::Error::new(error.kind(), format!("cannot bind {endpoint}: {error}")))
@@ -34,10 +40,11 @@ impl Listener {
     /// The next connection and a name for it in the log. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
-            Listener::Tcp(listener) => {
+            Listener::Tcp(listener, silence) => {
                 let (stream, address) = listener.accept().await?;
                 // A peer that left meanwhile makes this fail; its first read says so.
                 stream.set_nodelay(true).ok();
+                silence.and_then(|silence| watch(&stream, silence).ok());
                 Ok((Stream::Tcp(stream), address.to_string()))
             }
             Listener::Ipc(listener) => {
@@ -48,7 +55,10 @@ impl Listener {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<(Listener, Endpoint, Option<SocketFile>)> {
+fn bind_tcp(
+    address: SocketAddr,
+    silence: Option<Duration>,
+) -> io::Result<(Listener, Endpoint, Option<SocketFile>)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     // Both are inherited by what is accepted. A client that vanished without a word is noticed some day.
@@ -57,7 +67,18 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Listener, Endpoint, Option<Socke
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     let endpoint = Endpoint::Tcp(listener.local_addr()?);
-    Ok((Listener::Tcp(listener), endpoint, None))
+    Ok((Listener::Tcp(listener, silence), endpoint, None))
+}
+
+/// Lets the system give a connection up when the other side's machine does not answer: neither to probes, which begin
+/// after this silence, nor to what is sent, for twice as long. For peers that cannot be asked otherwise.
+fn watch(stream: &TcpStream, silence: Duration) -> io::Result<()> {
+    const PROBES: u32 = 4;
+    sockopt::set_tcp_keepidle(stream, silence)?;
+    sockopt::set_tcp_keepintvl(stream, silence / PROBES)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    let twice = u32::try_from(2 * silence.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, twice)?)
 }
 
 async fn bind_ipc(path: &Path) -> io::Result<(Listener, Endpoint, Option<SocketFile>)> {
@@ -125,8 +146,25 @@ mod tests {
     #[tokio::test]
     async fn port_zero_becomes_a_real_port() {
         let endpoint = "tcp://127.0.0.1:0".parse().expect("an endpoint");
-        let (_listener, bound, _) = Listener::bind(&endpoint).await.expect("a free port");
+        let (_listener, bound, _) = Listener::bind(&endpoint, None).await.expect("a free port");
         assert!(matches!(bound, Endpoint::Tcp(address) if address.port() != 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_is_watched_by_the_system() {
+        let endpoint = "tcp://127.0.0.1:0".parse().expect("an endpoint");
+        let silence = Duration::from_secs(20);
+        let (listener, bound, _) = Listener::bind(&endpoint, Some(silence)).await.expect("a free port");
+        let Endpoint::Tcp(address) = bound else { unreachable!("a TCP endpoint") };
+        let _peer = TcpStream::connect(address).await.expect("it listens");
+        let (Stream::Tcp(accepted), _) = listener.accept().await.expect("a connection") else {
+            unreachable!("a TCP stream")
+        };
+        assert_eq!(sockopt::socket_keepalive(&accepted), Ok(true));
+        assert_eq!(sockopt::tcp_keepidle(&accepted), Ok(silence));
+        assert_eq!(sockopt::tcp_keepintvl(&accepted), Ok(silence / 4));
+        assert_eq!(sockopt::tcp_keepcnt(&accepted), Ok(4));
+        assert_eq!(sockopt::tcp_user_timeout(&accepted), Ok(40_000));
     }
 
     #[tokio::test]
@@ -134,7 +172,8 @@ mod tests {
         let (_dir, endpoint, path) = scratch();
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket file"));
         assert!(path.exists(), "std leaves the file behind");
-        let (listener, _, file) = Listener::bind(&endpoint).await.expect("the stale file is no obstacle");
+        let (listener, _, file) =
+            Listener::bind(&endpoint, None).await.expect("the stale file is no obstacle");
         drop((listener, file));
         assert!(!path.exists());
     }
@@ -142,8 +181,8 @@ mod tests {
     #[tokio::test]
     async fn a_socket_in_use_is_left_alone() {
         let (_dir, endpoint, path) = scratch();
-        let first = Listener::bind(&endpoint).await.expect("a free path");
-        let error = Listener::bind(&endpoint).await.expect_err("the path is taken");
+        let first = Listener::bind(&endpoint, None).await.expect("a free path");
+        let error = Listener::bind(&endpoint, None).await.expect_err("the path is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains("another process listens there"), "{error}");
         assert!(path.exists());
@@ -154,7 +193,7 @@ mod tests {
     async fn a_file_that_is_no_socket_is_never_removed() {
         let (_dir, endpoint, path) = scratch();
         fs::write(&path, "precious").expect("a file");
-        let error = Listener::bind(&endpoint).await.expect_err("the path is taken");
+        let error = Listener::bind(&endpoint, None).await.expect_err("the path is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read(&path).ok().as_deref(), Some(b"precious".as_slice()));
     }
@@ -162,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_socket_of_somebody_else_in_our_place_is_not_removed() {
         let (_dir, endpoint, path) = scratch();
-        let (_listener, _, file) = Listener::bind(&endpoint).await.expect("a free path");
+        let (_listener, _, file) = Listener::bind(&endpoint, None).await.expect("a free path");
         fs::rename(&path, path.with_extension("old")).expect("renamed");
         let _other = std::os::unix::net::UnixListener::bind(&path).expect("a socket file");
         drop(file);

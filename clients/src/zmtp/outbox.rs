@@ -94,6 +94,34 @@ impl Outbox {
         filled
     }
 
+    /// Replaces the message that is written next by what `seal` makes of it, unless that was done already: from now on
+    /// nothing overtakes it. Gives back what the message cost before, and what it costs now.
+    pub(super) fn seal<E>(
+        &mut self,
+        seal: impl FnOnce(&Encoded) -> Result<Bytes, E>,
+    ) -> Result<(usize, usize), E> {
+        let lane = self.next_lane();
+        if self.open.is_some() || self.queue(lane).chunks.is_empty() {
+            return Ok((0, 0));
+        }
+        let queue = self.queue(lane);
+        let last = queue.chunks.iter().position(|chunk| chunk.ends_message);
+        let count = last.map_or(queue.chunks.len(), |last| last + 1);
+        let message = Encoded { chunks: queue.chunks.drain(..count).map(|chunk| chunk.bytes).collect() };
+        let bytes = seal(&message)?;
+        let (before, after) = (cost(&message), bytes.len() + CHUNK_COST);
+        queue.cost = queue.cost - before + after;
+        queue.chunks.push_front(Chunk { bytes, ends_message: true });
+        self.open = Some(lane);
+        Ok((before, after))
+    }
+
+    /// What is left of the message that was sealed.
+    pub(super) fn sealed(&self) -> &[u8] {
+        let queue = if self.open == Some(Lane::Control) { &self.control } else { &self.data };
+        queue.chunks.front().map_or(&[], |chunk| &chunk.bytes)
+    }
+
     /// Forgets the first `written` bytes in the order of [`Outbox::gather`] and returns the cost they freed.
     pub(super) fn advance(&mut self, mut written: usize) -> usize {
         let before = self.cost();

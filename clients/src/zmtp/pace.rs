@@ -1,4 +1,4 @@
-//! Whether one subscriber keeps up: it may be over half its queue only while it reads.
+//! Whether one peer keeps up: it may be further behind than [`Limits::behind`] only while it reads.
 //!
 //! Sans-IO, with the time as a parameter.
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::limits::Limits;
 
-/// How one subscriber reads.
+/// How one peer reads.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     over: bool,
@@ -19,10 +19,10 @@ pub(super) struct Pace {
     proof: Option<(Instant, u64)>,
 }
 
-/// What a change of the queue means to publishers.
+/// What a change of the queue means to those who fill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {
-    /// The queue is now over half.
+    /// The peer is now behind.
     Rose,
     /// It no longer is.
     Fell,
@@ -36,7 +36,7 @@ impl Pace {
         limits: &Limits,
         now: impl FnOnce() -> Instant,
     ) -> Option<Edge> {
-        if self.over || cost <= limits.queue_bytes / 2 {
+        if self.over || cost <= limits.behind() {
             return None;
         }
         self.over = true;
@@ -55,21 +55,31 @@ impl Pace {
         now: impl FnOnce() -> Instant,
     ) -> Option<Edge> {
         self.read += written as u64;
-        if cost <= limits.queue_bytes / 4 {
+        if cost <= limits.behind() / 2 {
             self.proof = None;
         } else if let Some((_, read)) = self.proof
             && self.read - read >= limits.subscriber_progress_bytes as u64
         {
             self.proof = Some((now(), self.read));
         }
-        if !self.over || cost > limits.queue_bytes / 2 {
+        if !self.over || cost > limits.behind() {
             return None;
         }
         self.over = false;
         Some(Edge::Fell)
     }
 
-    /// When the subscriber is to be cut off if nothing changes.
+    /// Bytes it has read since it connected, as far as its socket took them.
+    pub(super) fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Whether the peer is behind.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// When the peer is to be cut off if nothing changes.
     pub(super) fn deadline(&self, stall: Duration) -> Option<Instant> {
         self.proof.filter(|_| self.over).map(|(at, _)| at + stall)
     }

@@ -2,7 +2,7 @@
 //!
 //! Whoever sends only queues. Whoever flushes writes inline what the socket takes at once: in the usual case the
 //! bytes are with the system before anything is scheduled. What is left is written by [`Peer::write_loop`],
-//! which the connection of the peer runs.
+//! which the connection of the peer runs; so is what was posted by many who know nothing of each other.
 //!
 //! **Invariant:** the queue and the writes from it stand under one lock, so that no two writers can interleave.
 
@@ -11,14 +11,15 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use cob_protocol::limits::ZMTP_WRITE_TURN_BYTES;
+use cob_protocol::limits::{ZMTP_GATHERED_BYTES_MAX, ZMTP_WRITE_TURN_BYTES};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::codec::Encoded;
+use super::curve::Sealer;
 use super::fault::Fault;
 use super::outbox::{self, Lane, Outbox};
-use super::pace::Pace;
+use super::pace::{Edge, Pace};
 use super::shared::Shared;
 use super::stream::WriteHalf;
 use super::topics::Topics;
@@ -52,11 +53,21 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who a peer is.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) id: PeerId,
+    pub(super) identity: Bytes,
+    pub(super) principal: Option<Arc<str>>,
+}
+
 /// One connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) identity: Bytes,
+    /// Who it is, where its connection proves that.
+    pub(super) principal: Option<Arc<str>>,
     pub(super) topics: Mutex<Topics>,
     shared: Arc<Shared>,
     state: Mutex<State>,
@@ -64,6 +75,8 @@ pub(super) struct Peer {
     wake: Notify,
     /// Told whenever the queue becomes empty.
     emptied: Notify,
+    /// Told whenever the peer is no longer behind.
+    caught_up: Notify,
     /// Told when somebody closes the peer.
     closing: Notify,
 }
@@ -74,6 +87,8 @@ struct State {
     pace: Pace,
     /// `None` once the peer is closed.
     half: Option<Arc<WriteHalf>>,
+    /// Under CURVE: seals each message when its turn to be written comes, since nonces must grow on the wire.
+    sealer: Option<Sealer>,
     fault: Option<Fault>,
     /// In the list of peers to flush.
     is_dirty: bool,
@@ -90,11 +105,18 @@ enum Turn {
 }
 
 impl Peer {
-    pub(super) fn new(id: PeerId, identity: Bytes, half: Arc<WriteHalf>, shared: Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(
+        known: Known,
+        half: Arc<WriteHalf>,
+        sealer: Option<Sealer>,
+        shared: Arc<Shared>,
+    ) -> Arc<Self> {
+        let Known { id, identity, principal } = known;
         let state = State {
             outbox: Outbox::default(),
             pace: Pace::default(),
             half: Some(half),
+            sealer,
             fault: None,
             is_dirty: false,
             is_armed: false,
@@ -102,19 +124,46 @@ impl Peer {
         Arc::new(Peer {
             id,
             identity,
+            principal,
             topics: Mutex::default(),
             shared,
             state: Mutex::new(state),
             wake: Notify::new(),
             emptied: Notify::new(),
+            caught_up: Notify::new(),
             closing: Notify::new(),
         })
     }
 
     /// Queues a message; it is written by the next flush.
     pub(super) fn enqueue(self: &Arc<Self>, message: &Encoded, lane: Lane) -> Result<(), SendError> {
-        let cost = outbox::cost(message);
         let mut state = lock(&self.state);
+        self.put(&mut state, message, lane)?;
+        if !state.is_dirty {
+            state.is_dirty = true;
+            drop(state);
+            self.shared.mark_dirty(Arc::clone(self));
+        }
+        Ok(())
+    }
+
+    /// Queues a message that the write loop writes when its turn comes, with whatever was queued until then; what is
+    /// much is written at once.
+    pub(super) fn post(&self, message: &Encoded, lane: Lane) -> Result<(), SendError> {
+        let mut state = lock(&self.state);
+        self.put(&mut state, message, lane)?;
+        let (is_armed, is_much) = (state.is_armed, state.outbox.cost() >= ZMTP_GATHERED_BYTES_MAX);
+        drop(state);
+        if is_much {
+            self.flush();
+        } else if !is_armed {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn put(&self, state: &mut State, message: &Encoded, lane: Lane) -> Result<(), SendError> {
+        let cost = outbox::cost(message);
         if state.half.is_none() {
             return Err(SendError::NoPeer);
         }
@@ -124,18 +173,13 @@ impl Peer {
         state.outbox.push(message, lane);
         self.shared.queued(cost);
         if self.shared.is_paced {
-            let State { outbox, pace, .. } = &mut *state;
-            let edge = pace.grew(outbox.cost(), &self.shared.limits, Instant::now);
-            self.shared.paced(edge);
+            let State { outbox, pace, .. } = state;
+            let edge = pace.grew(outbox.lane_cost(Lane::Data), &self.shared.limits, Instant::now);
+            self.paced(edge);
             if edge.is_some() {
-                // The write loop judges how long this peer may be over half.
+                // The write loop judges how long this peer may be behind.
                 self.wake.notify_one();
             }
-        }
-        if !state.is_dirty {
-            state.is_dirty = true;
-            drop(state);
-            self.shared.mark_dirty(Arc::clone(self));
         }
         Ok(())
     }
@@ -165,10 +209,41 @@ impl Peer {
         }
     }
 
+    /// How many bytes its socket has taken so far, while there are more to write.
+    pub(super) fn backlog(&self) -> Option<u64> {
+        let state = lock(&self.state);
+        (!state.outbox.is_empty()).then(|| state.pace.read())
+    }
+
     /// Resolves when the queue is empty.
     pub(super) async fn emptied(&self) {
         while !lock(&self.state).outbox.is_empty() {
             self.emptied.notified().await;
+        }
+    }
+
+    /// Resolves when the peer is not behind, or closed. Gives way from time to time even if it is not.
+    pub(super) async fn room(&self) {
+        tokio::task::coop::consume_budget().await;
+        loop {
+            let mut caught_up = std::pin::pin!(self.caught_up.notified());
+            // Before the look, so that a change after it is not missed.
+            caught_up.as_mut().enable();
+            if !lock(&self.state).pace.is_over() {
+                return;
+            }
+            self.flush();
+            if !lock(&self.state).pace.is_over() {
+                return;
+            }
+            caught_up.await;
+        }
+    }
+
+    fn paced(&self, edge: Option<Edge>) {
+        self.shared.paced(edge);
+        if edge == Some(Edge::Fell) {
+            self.caught_up.notify_waiters();
         }
     }
 
@@ -180,10 +255,10 @@ impl Peer {
         }
         state.fault = Some(fault);
         let freed = state.outbox.clear();
-        let State { outbox, pace, .. } = &mut *state;
-        let edge = pace.shrank(0, outbox.cost(), &self.shared.limits, Instant::now);
+        let edge = state.pace.shrank(0, 0, &self.shared.limits, Instant::now);
         drop(state);
-        self.shared.paced(edge);
+        self.paced(edge);
+        self.caught_up.notify_waiters();
         self.shared.dequeued(freed);
         self.closing.notify_one();
     }
@@ -227,7 +302,7 @@ impl Peer {
         turn
     }
 
-    /// Waits until the socket takes more, or the peer was over half its queue for too long.
+    /// Waits until the socket takes more, or the peer was behind for too long.
     async fn wait(&self, half: &WriteHalf) -> Result<(), Fault> {
         let stall = self.shared.limits.subscriber_stall;
         let deadline = lock(&self.state).pace.deadline(stall);
@@ -265,14 +340,27 @@ impl Peer {
                 return Turn::More;
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = state.outbox.gather(&mut slices);
+            let State { outbox, sealer, .. } = &mut *state;
+            let filled = match sealer {
+                None => outbox.gather(&mut slices),
+                Some(sealer) => match outbox.seal(|message| sealer.seal(message)) {
+                    Ok((before, after)) => {
+                        self.shared.queued(after);
+                        self.shared.dequeued(before);
+                        slices[0] = IoSlice::new(outbox.sealed());
+                        1
+                    }
+                    Err(error) => return Turn::Broken(io::Error::other(error)),
+                },
+            };
             match half.try_write_vectored(slices.get(..filled).unwrap_or_default()) {
                 Ok(0) => return Turn::Broken(io::ErrorKind::WriteZero.into()),
                 Ok(now) => {
                     written += now;
                     let freed = state.outbox.advance(now);
-                    let edge = state.pace.shrank(now, state.outbox.cost(), limits, Instant::now);
-                    self.shared.paced(edge);
+                    let edge =
+                        state.pace.shrank(now, state.outbox.lane_cost(Lane::Data), limits, Instant::now);
+                    self.paced(edge);
                     self.shared.dequeued(freed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Blocked,

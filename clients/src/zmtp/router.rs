@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dashmap::DashMap;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::codec::{Encoded, Message};
 use super::command::Ready;
 use super::counters::Counters;
 use super::endpoint::Endpoint;
 use super::fault::Fault;
+use super::hub::Arrival;
 use super::inbox::{Inbox, Inlet, inbox};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use super::outbox::Lane;
 use super::peer::{Peer, PeerId, SendError};
+use super::security::Security;
 use super::shared::Shared;
 use super::socket::{Event, Pattern, Socket};
 use super::socket_type::SocketType;
@@ -30,6 +33,8 @@ pub struct Incoming {
     pub peer: PeerId,
     /// Where replies go.
     pub identity: Bytes,
+    /// Who it is, where its connection proves that: the name of its key.
+    pub principal: Option<Arc<str>>,
     /// All parts that the peer sent; a REQ puts an empty one first.
     pub message: Message,
 }
@@ -37,8 +42,7 @@ pub struct Incoming {
 /// A bound ROUTER. Dropping it closes the listener and all connections.
 #[derive(Debug)]
 pub struct Router {
-    socket: Socket,
-    routes: Arc<Routes>,
+    bound: Bound,
     inbox: Inbox<Incoming>,
 }
 
@@ -56,16 +60,15 @@ impl Router {
     /// # Errors
     /// As [`Router::bind`].
     pub async fn bind_with(endpoint: &Endpoint, limits: Limits) -> io::Result<Self> {
-        let (inlet, inbox) = inbox(&limits);
-        let routes = Arc::new(Routes::default());
-        let pattern = Arc::new(Routing { routes: Arc::clone(&routes), inlet });
-        Ok(Router { socket: Socket::bind(endpoint, limits, pattern).await?, routes, inbox })
+        let (inlet, inbox) = inbox(&limits, 0);
+        let bound = Bound::new(endpoint, limits, Security::Open, Owner::Router(inlet)).await?;
+        Ok(Router { bound, inbox })
     }
 
     /// Where it is bound, with the real port.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
-        &self.socket.endpoint
+        self.bound.endpoint()
     }
 
     /// The next message of any peer; the order of each peer is kept. Cancel-safe. While nobody calls this,
@@ -83,12 +86,44 @@ impl Router {
     /// A handle that sends.
     #[must_use]
     pub fn sender(&self) -> RouterSender {
-        RouterSender { shared: Arc::clone(&self.socket.shared), routes: Arc::clone(&self.routes) }
+        self.bound.sender()
     }
 
     /// What happened to the peers so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
+        self.bound.counters()
+    }
+}
+
+/// A ROUTER whose messages go to somebody else's inbox.
+#[derive(Debug)]
+pub(super) struct Bound {
+    socket: Socket,
+    routes: Arc<Routes>,
+}
+
+impl Bound {
+    pub(super) async fn new(
+        endpoint: &Endpoint,
+        limits: Limits,
+        security: Security,
+        owner: Owner,
+    ) -> io::Result<Self> {
+        let routes = Arc::new(Routes::default());
+        let pattern = Arc::new(Routing { routes: Arc::clone(&routes), owner });
+        Ok(Bound { socket: Socket::bind(endpoint, limits, security, pattern).await?, routes })
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.socket.endpoint
+    }
+
+    pub(super) fn sender(&self) -> RouterSender {
+        RouterSender { shared: Arc::clone(&self.socket.shared), routes: Arc::clone(&self.routes) }
+    }
+
+    pub(super) fn counters(&self) -> Counters {
         self.socket.shared.counters()
     }
 }
@@ -106,8 +141,7 @@ impl RouterSender {
     /// # Errors
     /// [`SendError::NoPeer`] when nobody of that name is connected; [`SendError::Full`] when it does not read.
     pub fn send(&self, identity: &[u8], message: &[Bytes], lane: Lane) -> Result<(), SendError> {
-        let peer = self.routes.peers.get(identity).map(|entry| Arc::clone(entry.value()));
-        peer.ok_or(SendError::NoPeer)?.enqueue(&Encoded::message(message), lane)
+        self.routes.find(identity).ok_or(SendError::NoPeer)?.enqueue(&Encoded::message(message), lane)
     }
 
     /// As [`RouterSender::send`]; for a peer that is not connected the message is kept until it comes back under its
@@ -123,6 +157,43 @@ impl RouterSender {
             }
             sent => sent,
         }
+    }
+
+    /// Queues a message that needs no flush, for this connection only: not for one that has taken its identity over.
+    pub(super) fn send_to(
+        &self,
+        peer: PeerId,
+        identity: &[u8],
+        message: &[Bytes],
+        lane: Lane,
+    ) -> Result<(), SendError> {
+        let found = self.routes.find(identity).filter(|found| found.id == peer);
+        found.ok_or(SendError::NoPeer)?.post(&Encoded::message(message), lane)
+    }
+
+    /// Writes what was queued for this connection, as far as its socket takes it now.
+    pub(super) fn flush_to(&self, peer: PeerId, identity: &[u8]) {
+        if let Some(found) = self.routes.find(identity).filter(|found| found.id == peer) {
+            found.flush();
+        }
+    }
+
+    /// Waits until the peer is not behind, or has left.
+    pub(super) async fn room(&self, peer: PeerId) {
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.room().await;
+        }
+    }
+
+    /// Closes the connection of a peer that does not read what it must.
+    pub(super) fn cut_off(&self, peer: PeerId) {
+        if let Some(peer) = self.shared.peer(peer) {
+            peer.close(Fault::QueueFull);
+        }
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        self.shared.counters()
     }
 
     /// Writes what is queued, as far as the sockets take it now; the connections finish the rest.
@@ -147,6 +218,10 @@ struct Routes {
 }
 
 impl Routes {
+    fn find(&self, identity: &[u8]) -> Option<Arc<Peer>> {
+        self.peers.get(identity).map(|entry| Arc::clone(entry.value()))
+    }
+
     /// An identity for a peer that brought none: reserved by its leading zero as in libzmq, but not to be
     /// guessed, since whoever connects with an identity takes it over.
     fn generate(&self) -> Bytes {
@@ -159,9 +234,18 @@ impl Routes {
     }
 }
 
+/// Who gets the messages of a ROUTER.
+#[derive(Debug)]
+pub(super) enum Owner {
+    /// Its own inbox.
+    Router(Inlet<Incoming>),
+    /// The inbox of a hub, in which this is the place of that number.
+    Hub(usize, Inlet<Arrival>),
+}
+
 struct Routing {
     routes: Arc<Routes>,
-    inlet: Inlet<Incoming>,
+    owner: Owner,
 }
 
 impl Pattern for Routing {
@@ -190,15 +274,27 @@ impl Pattern for Routing {
         }
     }
 
-    fn left(&self, peer: &Peer) {
+    fn is_paced(&self) -> bool {
+        matches!(self.owner, Owner::Hub(..))
+    }
+
+    fn left(&self, peer: &Peer, seat: OwnedSemaphorePermit) {
         self.routes.peers.remove_if(&peer.identity, |_, current| current.id == peer.id);
+        if let Owner::Hub(place, inlet) = &self.owner {
+            inlet.notify(Arrival::left(*place, peer.id, seat));
+        }
     }
 
     async fn take(&self, peer: &Arc<Peer>, event: Event) -> Result<(), Fault> {
         // Subscriptions mean nothing to a ROUTER.
         let Event::Message(message) = event else { return Ok(()) };
         let bytes = message.iter().map(Bytes::len).sum();
-        let incoming = Incoming { peer: peer.id, identity: peer.identity.clone(), message };
-        if self.inlet.push(incoming, bytes).await { Ok(()) } else { Err(Fault::Dropped) }
+        let (identity, principal) = (peer.identity.clone(), peer.principal.clone());
+        let incoming = Incoming { peer: peer.id, identity, principal, message };
+        let is_taken = match &self.owner {
+            Owner::Router(inlet) => inlet.push(incoming, bytes).await,
+            Owner::Hub(place, inlet) => inlet.push(Arrival::message(*place, incoming), bytes).await,
+        };
+        if is_taken { Ok(()) } else { Err(Fault::Dropped) }
     }
 }

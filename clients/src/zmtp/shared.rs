@@ -13,11 +13,14 @@ use super::fault::Fault;
 use super::limits::Limits;
 use super::pace::Edge;
 use super::peer::{Peer, PeerId, lock};
+use super::security::Security;
 
 /// The common part of one socket.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
+    /// How its peers prove who they are.
+    pub(super) security: Security,
     /// Whether its peers must keep up.
     pub(super) is_paced: bool,
     pub(super) tally: Tally,
@@ -37,12 +40,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(limits: Limits, is_paced: bool) -> Arc<Self> {
+    pub(super) fn new(limits: Limits, security: Security, is_paced: bool) -> Arc<Self> {
         Arc::new(Shared {
             tally: Tally::default(),
             inbound: Arc::new(Semaphore::new(limits.inbound_bytes)),
             seats: Arc::new(Semaphore::new(limits.peers)),
             limits,
+            security,
             is_paced,
             peers: RwLock::default(),
             dirty: Mutex::default(),
@@ -59,6 +63,10 @@ impl Shared {
 
     pub(super) fn with_peers<T>(&self, look: impl FnOnce(&[Arc<Peer>]) -> T) -> T {
         look(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn peer(&self, id: PeerId) -> Option<Arc<Peer>> {
+        self.with_peers(|peers| peers.iter().find(|peer| peer.id == id).cloned())
     }
 
     pub(super) fn join(&self, peer: Arc<Peer>) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cob_protocol::limits::ACCEPT_BACKOFF_MS;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::codec::{Caps, Message};
@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::limits::Limits;
 use super::listener::{Listener, SocketFile};
 use super::peer::{Peer, PeerId, lock};
+use super::security::Security;
 use super::shared::Shared;
 use super::socket_type::SocketType;
 use super::stream::Stream;
@@ -36,8 +37,11 @@ pub(super) enum Event {
 /// The behaviour of one kind of socket.
 pub(super) trait Pattern: Send + Sync + 'static {
     const KIND: SocketType;
+
     /// Whether peers must keep up with what is sent to them.
-    const IS_PACED: bool = false;
+    fn is_paced(&self) -> bool {
+        false
+    }
 
     /// What a peer may send.
     fn caps(limits: &Limits) -> Caps {
@@ -51,7 +55,8 @@ pub(super) trait Pattern: Send + Sync + 'static {
 
     fn joined(&self, _peer: &Arc<Peer>) {}
 
-    fn left(&self, _peer: &Peer) {}
+    /// A peer that joined has left. Its place is free for another once `seat` is dropped.
+    fn left(&self, _peer: &Peer, _seat: OwnedSemaphorePermit) {}
 
     /// Does what the event asks; the peer is not read meanwhile.
     fn take(&self, peer: &Arc<Peer>, event: Event) -> impl Future<Output = Result<(), Fault>> + Send;
@@ -70,10 +75,11 @@ impl Socket {
     pub(super) async fn bind<P: Pattern>(
         endpoint: &Endpoint,
         limits: Limits,
+        security: Security,
         pattern: Arc<P>,
     ) -> io::Result<Self> {
-        let (listener, endpoint, file) = Listener::bind(endpoint).await?;
-        let shared = Shared::new(limits, P::IS_PACED);
+        let (listener, endpoint, file) = Listener::bind(endpoint, limits.silence).await?;
+        let shared = Shared::new(limits, security, pattern.is_paced());
         let acceptor = Acceptor {
             name: endpoint.to_string().into(),
             half_open: HalfOpen::new(shared.limits.half_open),
@@ -119,6 +125,9 @@ impl<P: Pattern> Acceptor<P> {
     }
 
     fn spawn(&mut self, stream: Stream, peer: String) {
+        if let Err(fault) = self.shared.security.look(&stream) {
+            return self.shared.tally.ended(&self.name, &peer, &fault);
+        }
         let id = PeerId(self.next_id);
         self.next_id += 1;
         let pass = self.half_open.enter(id);

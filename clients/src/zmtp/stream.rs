@@ -23,6 +23,16 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// The user of the process at the other end.
+    pub(super) fn user(&self) -> io::Result<u32> {
+        match self {
+            Stream::Tcp(_) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "TCP does not say whose process it is"))
+            }
+            Stream::Ipc(stream) => Ok(stream.peer_cred()?.uid()),
+        }
+    }
+
     pub(super) fn split(self) -> (ReadHalf, WriteHalf) {
         match self {
             Stream::Tcp(stream) => {

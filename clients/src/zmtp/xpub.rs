@@ -19,6 +19,7 @@ use super::inbox::{Inbox, Inlet, inbox};
 use super::limits::Limits;
 use super::outbox::Lane;
 use super::peer::{Peer, PeerId, SendError, lock};
+use super::security::Security;
 use super::shared::Shared;
 use super::socket::{Event, Pattern, Socket};
 use super::socket_type::SocketType;
@@ -71,9 +72,9 @@ impl Xpub {
         limits: Limits,
         welcome: Option<Welcome>,
     ) -> io::Result<Self> {
-        let (inlet, inbox) = inbox(&limits);
+        let (inlet, inbox) = inbox(&limits, 0);
         let pattern = Arc::new(Publishing { inlet, welcome, limits: limits.clone() });
-        Ok(Xpub { socket: Socket::bind(endpoint, limits, pattern).await?, inbox })
+        Ok(Xpub { socket: Socket::bind(endpoint, limits, Security::Open, pattern).await?, inbox })
     }
 
     /// Where it is bound, with the real port.
@@ -121,8 +122,7 @@ impl Publisher {
     /// # Errors
     /// [`SendError::NoPeer`] when it has left; [`SendError::Full`] when it does not read.
     pub fn send_to(&self, peer: PeerId, message: &[Bytes]) -> Result<(), SendError> {
-        let found = self.shared.with_peers(|peers| peers.iter().find(|known| known.id == peer).cloned());
-        found.ok_or(SendError::NoPeer)?.enqueue(&Encoded::message(message), Lane::Control)
+        self.shared.peer(peer).ok_or(SendError::NoPeer)?.enqueue(&Encoded::message(message), Lane::Control)
     }
 
     /// Writes what is queued, as far as the sockets take it now; the connections finish the rest.
@@ -213,7 +213,9 @@ impl Publishing {
 
 impl Pattern for Publishing {
     const KIND: SocketType = SocketType::Xpub;
-    const IS_PACED: bool = true;
+    fn is_paced(&self) -> bool {
+        true
+    }
 
     /// A subscriber has nothing large to say.
     fn caps(limits: &Limits) -> Caps {
