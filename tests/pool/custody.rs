@@ -27,6 +27,8 @@ struct Server {
     child: Child,
     worker: u32,
     custodian: u32,
+    /// The worker's parent.
+    parent: u32,
 }
 
 impl Server {
@@ -49,7 +51,7 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(0));
         let (worker, custodian) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Self { child, worker, custodian }
+        Self { child, worker, custodian, parent: numbers.next().unwrap_or(0) }
     }
 
     fn end(mut self) -> Option<i32> {
@@ -410,6 +412,47 @@ async fn a_worker_of_another_process_survives_too() {
     drop((taken, first));
     served.abort();
     within("the end of the pool", pool.close()).await;
+}
+
+/// The zygote that forked it ends with the server; the worker has another parent then, which reaps it.
+#[tokio::test]
+async fn a_worker_that_the_server_itself_had_forked_outlives_its_zygote() {
+    let _alone = crate::ALONE.lock().await;
+    let (runtime, folder) = (folder(), folder());
+    let place = folder.path().to_owned();
+    let killed = tokio::task::spawn_blocking(move || {
+        let variables = [("COB_TEST_POOL", "own"), ("COB_TEST_LIMITS", "processes=50")];
+        let server = Server::start_with(&place, "cell", "1.logged", LONG, &variables);
+        assert!(server.parent != 0 && server.parent != server.child.id(), "it was forked");
+        (server.worker, server.parent, server.end())
+    });
+    let (worker, zygote, end) = killed.await.unwrap();
+    assert_eq!(end, Some(9));
+    process::ended(zygote).await;
+    // The next server sweeps first.
+    let listener = Listener::bind(&runtime.path().join("private")).unwrap();
+    listener.sweep().await;
+    let mut taken = fetch(folder.path()).await.unwrap();
+    assert_eq!(taken.worker.pid(), worker);
+    loop {
+        match within("an event", taken.worker.next()).await {
+            WorkerEvent::Frame(Frame::Done(_), _) => break,
+            WorkerEvent::Gone(exit) => unreachable!("the worker {exit}"),
+            _ => {}
+        }
+    }
+    let printed = crate::execute(&mut taken.worker, 2, "again".to_owned()).await;
+    assert_eq!(printed, "1 again\n");
+    taken.worker.kill();
+    loop {
+        if let WorkerEvent::Gone(exit) = within("an event", taken.worker.next()).await {
+            // Whoever reaped it may have been faster.
+            assert!(matches!(exit, Exit::Signal(9) | Exit::Unknown), "{exit:?}");
+            break;
+        }
+    }
+    drop(taken);
+    process::ended(worker).await;
 }
 
 /// Not a test: what staging costs. `cargo test -p cob-tests --test pool figures -- --ignored --nocapture`

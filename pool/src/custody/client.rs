@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cob_protocol::crash_point;
 use cob_protocol::limits::{CUSTODY_NOTE_BYTES_MAX, POOL_ANSWER_MS_MAX};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 use tokio::io::unix::AsyncFd;
@@ -180,6 +181,15 @@ impl Custodian {
             // One that is gone holds nothing.
             Ok(()) | Err(_) => {}
         }
+    }
+
+    /// Whether it has gone by now.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let pidfd = self.0.pidfd.get_ref();
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        ready.is_ok_and(|count| count > 0)
     }
 
     /// Waits until it has gone. Its server then starts another one and deposits again.

@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use cob_protocol::limits::{ACCEPT_BACKOFF_MS, POOL_CONNECTIONS_MAX};
+use cob_protocol::limits::{ACCEPT_BACKOFF_MS, POOL_CONNECTIONS_MAX, STORE_LOCK_WAIT_MS};
 use cob_protocol::resources::Limits;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
@@ -168,7 +169,11 @@ fn lock(folder: &Path) -> io::Result<Result<File, String>> {
     let path = folder.join("lock");
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-    match file.try_lock() {
+    let got = match file.try_lock() {
+        Err(TryLockError::WouldBlock) if comes_free(&file) => Ok(()),
+        other => other,
+    };
+    match got {
         Ok(()) => {
             file.set_len(0)?;
             io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes())?;
@@ -177,6 +182,21 @@ fn lock(folder: &Path) -> io::Result<Result<File, String>> {
         Err(TryLockError::WouldBlock) => Ok(Err(std::fs::read_to_string(&path)?)),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Whether the lock comes free in a moment. A server that was killed while it started a process leaves the lock with
+/// that process until it runs its program.
+fn comes_free(file: &File) -> bool {
+    let (got, waiting) = sync_channel(1);
+    let Ok(file) = file.try_clone() else { return false };
+    // In a thread, because waiting for a lock knows no limit. One that comes too late is let go of at once.
+    let wait = move || {
+        if file.lock().is_ok() && got.send(()).is_err() {
+            let _ = file.unlock();
+        }
+    };
+    let waits = std::thread::Builder::new().spawn(wait).is_ok();
+    waits && waiting.recv_timeout(Duration::from_millis(STORE_LOCK_WAIT_MS)).is_ok()
 }
 
 fn listening(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
@@ -294,4 +314,22 @@ impl Server {
 
 async fn tell(connection: &Packets, reply: &Reply) -> io::Result<()> {
     connection.send(&encode(reply)?, &[]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_comes_free_in_a_moment_is_waited_for_and_another_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path()).unwrap().unwrap();
+        assert_eq!(lock(folder.path()).unwrap().unwrap_err(), std::process::id().to_string());
+        let second = std::thread::spawn({
+            let folder = folder.path().to_owned();
+            move || lock(&folder).unwrap().is_ok()
+        });
+        drop(first);
+        assert!(second.join().unwrap());
+    }
 }

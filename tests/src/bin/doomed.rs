@@ -6,7 +6,7 @@
 //! `deposited` (it is, and nobody knows), `waits` (for somebody else to do it), or an event and a moment: `7.given`,
 //! `7.logged`, `7.recorded`, or a time in microseconds after which it strikes wherever it is: `after.1500`. The fourth is
 //! the grace in milliseconds. `COB_TEST_LIMITS` holds the limits of the session, `COB_TEST_POOL` names the socket of
-//! the pool that its worker comes from, `COB_TEST_WORKER` the program of one that is started.
+//! the pool that its worker comes from (`own`: one of its own), `COB_TEST_WORKER` the program of one that is started.
 #![allow(clippy::unwrap_used, reason = "it is a test")]
 
 use std::fs;
@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cob_pool::{
-    Custodian, Deposit, Lane, Program, Request, SharedPool, Worker, WorkerEvent, Workers, take_over,
+    Custodian, Deposit, Lane, Origin, Pool, PoolConfig, Program, Request, SharedPool, Worker, WorkerEvent,
+    Workers, take_over,
 };
 use cob_protocol::frame::{Execute, Frame, StreamName};
 use cob_protocol::handshake::{Hello, VERSIONS};
 use cob_protocol::json::Json;
 use cob_protocol::resources::Limits;
 use cob_tests::custody::{Entry, entries, mend, progress};
+use cob_tests::process;
 use rustix::event::{Timespec, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -78,7 +80,8 @@ impl Server {
             }
         };
         // Whoever started it may want to know.
-        println!("{} {}", worker.pid(), custodian.pid());
+        let parent = process::parent(worker.pid()).unwrap_or(0);
+        println!("{} {} {parent}", worker.pid(), custodian.pid());
         self.serve(&mut worker).await;
         drop((worker, custodian));
         cob_pool::cleared().await;
@@ -104,12 +107,22 @@ impl Server {
                 let name = std::env::var("COB_TEST_WORKER").unwrap_or_else(|_| "survivor".to_owned());
                 (Workers::Cold, program(&name))
             }
+            Some(own) if own == "own" => {
+                let pool = Pool::start(PoolConfig { spares: 1, ..PoolConfig::default() });
+                (Workers::Pool(pool), program("scripted-zygote"))
+            }
             Some(path) => {
                 let pool = SharedPool::at(path.into(), "build".to_owned());
                 (Workers::Shared(pool), program("scripted-zygote"))
             }
         };
-        let mut worker = workers.lease(&Request { program, hello, limits }).await.unwrap().worker;
+        let request = Request { program, hello, limits };
+        let mut leased = workers.lease(&request).await.unwrap();
+        // Until there is a zygote, a pool starts workers.
+        while matches!(workers, Workers::Pool(_)) && leased.origin == Origin::Cold {
+            leased = workers.lease(&request).await.unwrap();
+        }
+        let mut worker = leased.worker;
         worker.record(worker.given());
         self.log(&Entry::Frame(worker.given().frames, 0));
         let deposit = custodian.deposit(&worker, "a note").await.unwrap();

@@ -252,21 +252,23 @@ impl Cgroup {
     }
 
     /// Writes down that process `owner` has the worker in it, and lives on if we do not. The note is an empty group
-    /// below: every server that can see the group sees it too, whatever folder it works in, and they go together.
+    /// below, in every hierarchy: whoever sees the group in only one of them, in whatever folder it works, sees the note
+    /// too, and they go together.
     ///
     /// # Errors
     /// When there is no such process, or the system refuses.
     pub(crate) fn lend_to(&self, owner: u32) -> Result<(), CgroupError> {
-        let Some(directory) = self.0.directories().next() else { return Ok(()) };
         let started = Stat::of(owner).map_or(0, |stat| stat.process.started);
-        let path = directory.join(format!("{OWNER}{owner}-{started}"));
-        match fs::create_dir(&path) {
-            // It was told so before.
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                Err(CgroupError::File { path, source })
+        self.0.directories().try_for_each(|directory| {
+            let path = directory.join(format!("{OWNER}{owner}-{started}"));
+            match fs::create_dir(&path) {
+                // It was told so before.
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    Err(CgroupError::File { path, source })
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
-        }
+        })
     }
 
     /// Whether a process that lives has the worker in it.

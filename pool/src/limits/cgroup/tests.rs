@@ -110,6 +110,15 @@ fn what_dead_servers_left_is_swept_unless_somebody_owns_it() {
     for (group, child) in [&abandoned, &owned, &live].into_iter().zip(&children) {
         group.add(child.id()).unwrap();
     }
+    // A server whose own place in one of the hierarchies is elsewhere sees the groups in the other one only.
+    let elsewhere = || Err("elsewhere".to_owned());
+    let (memory, pids, stem) = (cgroups.memory.clone(), cgroups.pids.clone(), cgroups.stem.clone());
+    for half in [
+        Cgroups { memory: elsewhere(), pids, stem: stem.clone() },
+        Cgroups { memory, pids: elsewhere(), stem },
+    ] {
+        assert_eq!(half.sweep_if(|name| name == owned.name()), 0);
+    }
     let mine = |name: &str| [&abandoned, &owned, &live].iter().any(|group| group.name() == name);
     assert_eq!(cgroups.sweep_if(mine), 1);
     assert!(children[0].wait().is_ok_and(|status| !status.success()));
