@@ -18,6 +18,8 @@ pub(crate) struct Arrival {
     pub(crate) work: Work,
     /// Absent for requests that run no code.
     pub(crate) creation: Option<Creation>,
+    /// The session was restarted since: it is not run.
+    pub(crate) is_condemned: bool,
 }
 
 pub(crate) struct Creation {
@@ -37,6 +39,7 @@ pub(crate) struct Arrived {
     pub(crate) durability: Durability,
     pub(crate) is_started: bool,
     pub(crate) is_again: bool,
+    pub(crate) is_condemned: bool,
 }
 
 /// See the module.
@@ -58,6 +61,16 @@ impl Arrivals {
         self.waiting.push_back(arrival);
     }
 
+    /// One that has just left, and has not arrived yet after all: those behind it do not overtake it.
+    pub(crate) fn put_back(&mut self, arrival: Arrival) {
+        self.waiting.push_front(arrival);
+    }
+
+    /// None of those that are here shall be run.
+    pub(crate) fn condemn(&mut self) {
+        self.waiting.iter_mut().for_each(|arrival| arrival.is_condemned = true);
+    }
+
     /// The next one whose promise is decided; for ever nothing when none waits. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Arrived {
         poll_fn(|context| self.poll_next(context)).await
@@ -72,7 +85,7 @@ impl Arrivals {
                 Poll::Pending => return Poll::Pending,
             },
         };
-        let Some(Arrival { request, work, creation }) = self.waiting.pop_front() else {
+        let Some(Arrival { request, work, creation, is_condemned }) = self.waiting.pop_front() else {
             return Poll::Pending;
         };
         let created = outcome.map(|outcome| {
@@ -85,7 +98,7 @@ impl Arrivals {
         let durability = creation.as_ref().map_or(Durability::None, |creation| creation.durability);
         let is_started = creation.as_ref().is_some_and(|creation| creation.is_started);
         let is_again = creation.is_some_and(|creation| creation.is_again);
-        Poll::Ready(Arrived { request, work, created, durability, is_started, is_again })
+        Poll::Ready(Arrived { request, work, created, durability, is_started, is_again, is_condemned })
     }
 }
 
@@ -119,7 +132,7 @@ mod tests {
 
     fn arrival(id: &str, creation: Option<Creation>) -> Arrival {
         let work = Work::CommInfo(CommInfoRequest { target_name: None });
-        Arrival { request: request(id), work, creation }
+        Arrival { request: request(id), work, creation, is_condemned: false }
     }
 
     fn creation(bridge: &Bridge) -> Creation {

@@ -2,32 +2,39 @@
 
 use cob_bridge::Write;
 use cob_pool::Lane;
-use cob_protocol::content::{ExecuteOptions, InputReply, InputRequest};
+use cob_protocol::content::InputRequest;
+use cob_protocol::content::agent::ToolFailure;
+use cob_protocol::error::ErrorCode;
 use cob_protocol::event::Event;
 use cob_protocol::frame::{Answer, Call, Outcome, RequestNumber};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
-use cob_protocol::limits::CALL_WAIT_MS;
+use cob_protocol::limits::{CALL_WAIT_MS, TOOL_WAIT_MS};
 use cob_protocol::message::{Channel, Outgoing};
 use cob_protocol::promise::{Durability, SessionState, Settlement, State};
 use cob_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::dispatch::Joined;
+use crate::dispatch::{Joined, options_of};
 use crate::outputs::Violation;
 use crate::records::Effect;
 use crate::request::ClientRequest;
 use crate::session::{Current, Session};
 use crate::telling::end_of;
+use crate::tools::call_message;
 
 /// Who answers a kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Provider {
     /// The client whose code asks, or whoever comes in its place.
     Client,
+    /// The client that offers the function.
+    Tool,
     /// The session itself, at once.
     Host,
+    /// The session, when there is something in a channel or room for it.
+    Channel,
 }
 
 impl Provider {
@@ -35,7 +42,9 @@ impl Provider {
     fn of(kind: &str) -> Option<Self> {
         match kind {
             "input" => Some(Self::Client),
-            "execution" => Some(Self::Host),
+            "tool" => Some(Self::Tool),
+            "execution" | "tools" => Some(Self::Host),
+            "channel_open" | "channel_send" | "channel_recv" | "channel_close" => Some(Self::Channel),
             _ => None,
         }
     }
@@ -46,7 +55,59 @@ impl Provider {
 pub(crate) struct Question {
     pub(crate) request: RequestNumber,
     pub(crate) promise: PromiseId,
-    pub(crate) input: InputArguments,
+    pub(crate) ask: Ask,
+    pub(crate) deadline: Timestamp,
+    /// It was put to whoever offers the tool.
+    pub(crate) is_put: bool,
+}
+
+/// What is asked of a client.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Input(InputArguments),
+    Tool(ToolArguments),
+}
+
+impl Ask {
+    /// As it was recorded.
+    pub(crate) fn of(record: &CallRecord) -> Self {
+        let tool = || record.arguments.read().ok().filter(|_| record.kind == "tool").map(Self::Tool);
+        tool().unwrap_or_else(|| Self::Input(record.arguments.read().unwrap_or_default()))
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Input(_) => "input",
+            Self::Tool(_) => "tool",
+        }
+    }
+
+    pub(crate) fn arguments(&self) -> Json {
+        match self {
+            Self::Input(input) => Json::of(input),
+            Self::Tool(tool) => Json::of(tool),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Milliseconds for which it waits.
+    fn patience(&self) -> u64 {
+        let wanted = match self {
+            Self::Input(input) => input.timeout_ms,
+            Self::Tool(tool) => Some(tool.timeout_ms.unwrap_or(TOOL_WAIT_MS)),
+        };
+        wanted.unwrap_or(CALL_WAIT_MS).min(CALL_WAIT_MS)
+    }
+}
+
+/// What the call of a tool asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ToolArguments {
+    pub(crate) name: String,
+    arguments: Json,
+    /// As above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
 }
 
 /// What `input()` asks.
@@ -55,7 +116,7 @@ pub(crate) struct InputArguments {
     #[serde(default)]
     prompt: String,
     #[serde(default)]
-    password: bool,
+    pub(crate) password: bool,
     /// Milliseconds after which nobody needs to answer any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
@@ -82,9 +143,12 @@ pub(crate) struct CallEnd {
 }
 
 impl CallEnd {
-    fn of(question: &Question, answer: Answered) -> Self {
-        let is_password = matches!(answer, Answered::Password);
-        Self { request: question.request, answer, input: is_password.then(|| question.input.clone()) }
+    pub(crate) fn of(question: &Question, answer: Answered) -> Self {
+        let input = match &question.ask {
+            Ask::Input(input) if matches!(answer, Answered::Password) => Some(input.clone()),
+            _ => None,
+        };
+        Self { request: question.request, answer, input }
     }
 }
 
@@ -97,6 +161,10 @@ pub(crate) enum Answered {
     Eof,
     Declined(String),
     TimedOut,
+    /// How the one who was asked failed.
+    Failed(ToolFailure),
+    /// There was nobody to ask until it was too late.
+    Unavailable(String),
     Canceled,
 }
 
@@ -108,6 +176,10 @@ impl Answered {
             Self::Eof => Some(Outcome::Eof("the input has ended".to_owned())),
             Self::Declined(why) => Some(Outcome::Declined(why)),
             Self::TimedOut => Some(Outcome::TimedOut("nobody answered in time".to_owned())),
+            Self::Failed(ToolFailure { ename, evalue }) => Some(Outcome::Failed { ename, evalue }),
+            Self::Unavailable(evalue) => {
+                Some(Outcome::Failed { ename: ErrorCode::ToolUnavailable.ename().to_owned(), evalue })
+            }
             Self::Password | Self::Canceled => None,
         }
     }
@@ -115,8 +187,8 @@ impl Answered {
     fn state(&self) -> State {
         match self {
             Self::Value(_) | Self::Password | Self::Eof => State::Resolved,
-            Self::Declined(_) => State::Rejected,
-            Self::TimedOut => State::RejectedTimedOut,
+            Self::Declined(_) | Self::Failed(_) => State::Rejected,
+            Self::TimedOut | Self::Unavailable(_) => State::RejectedTimedOut,
             Self::Canceled => State::RejectedCanceled,
         }
     }
@@ -130,12 +202,31 @@ impl Session {
             return Err("a call of an execution that does not run");
         }
         // Code asks one thing at a time: the question before was given up, for an interrupt or another signal.
+        running.wait = None;
         let given_up = running.question.take();
         self.cancel_question(given_up);
-        match (Provider::of(&call.kind), call.arguments.read::<InputArguments>()) {
-            (Some(Provider::Client), Ok(input)) => self.ask(call.request, input),
-            (Some(Provider::Host), _) => self.tell_execution(call.request, &call.kind, call.arguments),
-            _ => {
+        self.channels.reading = None;
+        let ask = match Provider::of(&call.kind) {
+            Some(Provider::Client) => call.arguments.read().ok().map(Ask::Input),
+            Some(Provider::Tool) => call.arguments.read().ok().map(Ask::Tool),
+            Some(Provider::Host) if call.kind == "tools" => {
+                let names = Json::of(&self.tools.names()).unwrap_or_default();
+                self.answer_call(call.request, Outcome::Value(names));
+                return Ok(());
+            }
+            Some(Provider::Host) => {
+                self.tell_execution(call.request, &call.kind, call.arguments);
+                return Ok(());
+            }
+            Some(Provider::Channel) => {
+                self.channel_call(&call);
+                return Ok(());
+            }
+            None => None,
+        };
+        match ask {
+            Some(ask) => self.ask(call.request, ask),
+            None => {
                 let why = format!("this host does not know how to answer `{}`", call.kind);
                 self.answer_call(call.request, Outcome::Declined(why));
             }
@@ -149,13 +240,16 @@ impl Session {
         running.calls += 1;
         let (promise, durability) = (running.promise.with_call(running.calls), running.durability);
         let message = &running.request.message;
-        let chosen = ExecuteOptions::read(&message.metadata).ok().and_then(|options| options.idempotency_key);
-        let known = json!({
+        let options = options_of(&running.request);
+        let mut known = json!({
             "promise": running.promise,
             "session": running.promise.session.to_string(),
-            "key": chosen.as_ref().unwrap_or(&message.header.msg_id),
+            "key": options.idempotency_key.as_ref().unwrap_or(&message.header.msg_id),
             "durability": durability,
         });
+        if let Some(traceparent) = options.traceparent {
+            known["traceparent"] = traceparent.into();
+        }
         let answer = Answered::Value(Json::from(known.clone()));
         self.open_call(promise, durability, CallRecord { kind: kind.to_owned(), request, arguments }, None);
         self.settle_call(promise, &CallEnd { request, answer, input: None });
@@ -175,25 +269,28 @@ impl Session {
         self.emit(id.execution, Event::CallOpened { kind: record.kind, call });
     }
 
-    /// Records the question and puts it to the client that runs the code.
-    pub(crate) fn ask(&mut self, request: RequestNumber, input: InputArguments) {
+    /// Records the question and puts it to whoever shall answer it.
+    pub(crate) fn ask(&mut self, request: RequestNumber, ask: Ask) {
         let Some(Current::Run(running)) = &mut self.current else { return };
         running.calls += 1;
         let promise = running.promise.with_call(running.calls);
         let durability = running.durability;
-        let record =
-            CallRecord { kind: "input".to_owned(), request, arguments: Json::of(&input).unwrap_or_default() };
-        let patience = input.timeout_ms.unwrap_or(CALL_WAIT_MS).min(CALL_WAIT_MS);
-        let deadline = self.bridge.now().after_ms(i64::try_from(patience).unwrap_or(i64::MAX));
-        running.question = Some(Question { request, promise, input });
+        let is_for_people = matches!(ask, Ask::Input(_));
+        let record = CallRecord { kind: ask.kind().to_owned(), request, arguments: ask.arguments() };
+        let deadline = self.bridge.now().after_ms(i64::try_from(ask.patience()).unwrap_or(i64::MAX));
+        running.question = Some(Question { request, promise, ask, deadline, is_put: false });
         self.open_call(promise, durability, record, Some(deadline));
         self.pause_clock();
-        self.ladder.asks();
+        if is_for_people {
+            self.ladder.asks();
+        }
         self.put_question();
     }
 
-    /// Puts the question to the client whose code asks, and to everybody who came back for it.
+    /// Puts the question to whoever offers the tool, or to the client whose code asks and to everybody who came back for
+    /// it.
     pub(crate) fn put_question(&mut self) {
+        self.put_tool_call();
         let Some(Current::Run(running)) = &self.current else { return };
         // Whoever asked for the same execution again may be the only one who is still there.
         let mut asked = vec![running.request.clone()];
@@ -214,75 +311,22 @@ impl Session {
 
     fn put_question_to(&mut self, request: &ClientRequest) {
         let Some(Current::Run(running)) = &self.current else { return };
-        let Some(Question { input, promise, .. }) = &running.question else { return };
+        let Some(question @ Question { ask: Ask::Input(input), promise, .. }) = &running.question else {
+            return;
+        };
+        let address = request.client.address.clone();
+        if request.is_agents() {
+            let message = call_message(question, request);
+            return self.records.then(Effect::Reply { channel: Channel::Shell, address, message });
+        }
         let question = InputRequest { prompt: &input.prompt, password: input.password };
         let Ok(content) = Json::of(&question) else { return };
         let metadata = crate::replies::question(*promise);
         let message = Outgoing { metadata, ..Outgoing::new("input_request", request.parent(), content) };
-        let identity = request.client.identity.clone();
-        self.records.then(Effect::Reply { channel: Channel::Stdin, identity, message });
+        self.records.then(Effect::Reply { channel: Channel::Stdin, address, message });
     }
 
-    /// An answer came in, from whichever client: the first one counts.
-    pub(crate) fn take_answer(&mut self, reply: &ClientRequest) {
-        let Ok(InputReply { value, eof, declined, promise }) = serde_json::from_slice(&reply.message.content)
-        else {
-            tracing::warn!("an input_reply that cannot be read was dropped");
-            return;
-        };
-        let question = match &mut self.current {
-            Some(Current::Run(running)) => {
-                running.question.take_if(|question| promise.is_none_or(|promise| promise == question.promise))
-            }
-            _ => None,
-        };
-        let Some(question) = question else {
-            tracing::debug!("already_settled: an input_reply came when nothing was asked");
-            return;
-        };
-        let answer = Json::of(&value).unwrap_or_default();
-        let answered = match declined {
-            Some(why) => Answered::Declined(why),
-            None if eof => Answered::Eof,
-            None if question.input.password => Answered::Password,
-            None => Answered::Value(answer.clone()),
-        };
-        self.resume_clock();
-        let is_password = matches!(answered, Answered::Password);
-        self.settle_question(&question, answered.clone());
-        let outcome = if is_password { Some(Outcome::Value(answer)) } else { answered.outcome() };
-        if let Some(outcome) = outcome {
-            self.answer_call(question.request, outcome);
-        }
-    }
-
-    /// Nobody answered in time; whether it is this that the running code asks.
-    pub(crate) fn time_out_question(&mut self, id: PromiseId) -> bool {
-        let question = match &mut self.current {
-            Some(Current::Run(running)) => running.question.take_if(|question| question.promise == id),
-            _ => None,
-        };
-        let Some(question) = question else { return false };
-        self.resume_clock();
-        self.settle_question(&question, Answered::TimedOut);
-        self.answer_call(question.request, Outcome::TimedOut("nobody answered in time".to_owned()));
-        true
-    }
-
-    /// The execution ended before its question was answered.
-    pub(crate) fn cancel_question(&mut self, question: Option<Question>) {
-        if let Some(question) = question {
-            self.settle_question(&question, Answered::Canceled);
-        }
-    }
-
-    fn settle_question(&mut self, question: &Question, answered: Answered) {
-        // The worker, which may not have moved to this server yet, need not be answered again.
-        self.recalled.take_if(|recalled| recalled.request == question.request);
-        self.settle_call(question.promise, &CallEnd::of(question, answered));
-    }
-
-    fn settle_call(&mut self, id: PromiseId, end: &CallEnd) {
+    pub(crate) fn settle_call(&mut self, id: PromiseId, end: &CallEnd) {
         let state = end.answer.state();
         let value = Json::of(end).unwrap_or_default();
         let settlement = Settlement::silent(state, value, SessionState::Kept);

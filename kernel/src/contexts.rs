@@ -192,6 +192,10 @@ impl Contexts {
         }
     }
 
+    pub(crate) fn get(&self, execution: u64) -> Option<&Context> {
+        self.known.get(&execution)
+    }
+
     pub(crate) fn get_mut(&mut self, execution: u64) -> Option<&mut Context> {
         self.known.get_mut(&execution)
     }

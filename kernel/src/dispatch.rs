@@ -5,28 +5,28 @@
 //! becomes of it.
 
 use bytes::Bytes;
-use cob_bridge::{BridgeError, Created, NewExecution, Write};
+use cob_bridge::{Bridge, Created, NewExecution, Write};
 use cob_pool::Lane;
 use cob_protocol::content::{
-    AbortedReply, CommInfoRequest, ErrorReply, ExecuteOptions, ExecuteRequest, ExecutionState, HistoryRequest,
+    CommInfoRequest, ExecuteOptions, ExecuteRequest, ExecutionState, HistoryRequest,
 };
 use cob_protocol::crash_point;
 use cob_protocol::error::ErrorCode;
-use cob_protocol::event::ErrorText;
 use cob_protocol::frame::{Comm, CommAction, Frame, RequestNumber};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::limits::SESSION_WAITING_MAX;
 use cob_protocol::message::Outgoing;
-use cob_protocol::promise::{Durability, Key, Promise, SessionState, Settlement, State};
-use cob_protocol::registry::{self, Request, RequestError};
+use cob_protocol::promise::{Durability, Key, Promise, SessionState};
+use cob_protocol::registry::Request;
 
 use crate::arrivals::{Arrival, Arrived, Creation};
+use crate::queue::Turn;
 use crate::records::Effect;
 use crate::replies;
-use crate::request::{Client, ClientRequest};
+use crate::request::ClientRequest;
 use crate::session::{Current, Session};
-use crate::telling::{end_of, refusal_code, status};
+use crate::telling::status;
 
 /// A request that waits its turn.
 pub(crate) struct Queued {
@@ -34,6 +34,32 @@ pub(crate) struct Queued {
     pub(crate) work: Work,
     /// Of requests that run code.
     pub(crate) promised: Option<Promised>,
+    pub(crate) priority: i32,
+}
+
+impl Queued {
+    pub(crate) fn new(request: ClientRequest, work: Work, promised: Option<Promised>) -> Self {
+        let priority = match work {
+            Work::Execute(_) => options_of(&request).priority,
+            _ => 0,
+        };
+        Self { request, work, promised, priority }
+    }
+}
+
+impl Turn for Queued {
+    fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    fn is_next(&self) -> bool {
+        self.promised.is_some_and(|promised| promised.is_started)
+    }
+}
+
+/// What was asked for beside the code, of a request that was found to be readable.
+pub(crate) fn options_of(request: &ClientRequest) -> ExecuteOptions {
+    ExecuteOptions::read(&request.message.metadata).unwrap_or_default()
 }
 
 /// The promise of a request that waits.
@@ -51,7 +77,7 @@ pub(crate) struct Joined {
     /// Without its content: all that is needed of it is where its reply goes.
     pub(crate) request: ClientRequest,
     /// It is the same message once more, for which the session is busy already.
-    is_resent: bool,
+    pub(crate) is_resent: bool,
 }
 
 pub(crate) enum Work {
@@ -84,6 +110,7 @@ impl Question {
 impl Session {
     /// Takes a request in: answers it, or puts it into the queue.
     pub(crate) fn accept(&mut self, request: ClientRequest) {
+        self.activity.asked();
         let message = &request.message;
         match Request::read(&message.header.msg_type, request.channel, &message.content) {
             Ok(body) => self.sort(request, body),
@@ -135,14 +162,14 @@ impl Session {
     }
 
     fn enqueue(&mut self, request: ClientRequest, work: Work) {
-        if let Some(why) = self.over() {
-            return self.refuse(Queued { request, work, promised: None }, ErrorCode::ShuttingDown, why);
+        if let Some((code, why)) = self.over() {
+            return self.refuse(Queued::new(request, work, None), code, why);
         }
         self.queue_bytes += request.bytes();
         if self.arrivals.is_empty() {
-            self.queue.push_back(Queued { request, work, promised: None });
+            self.queue.push(Queued::new(request, work, None));
         } else {
-            self.arrivals.push(Arrival { request, work, creation: None });
+            self.arrivals.push(Arrival { request, work, creation: None, is_condemned: false });
         }
     }
 
@@ -183,8 +210,8 @@ impl Session {
                 });
             }
         };
-        if let Some(why) = self.over() {
-            return self.refuse(Queued { request, work, promised: None }, ErrorCode::ShuttingDown, why);
+        if let Some((code, why)) = self.over() {
+            return self.refuse(Queued::new(request, work, None), code, why);
         }
         self.pay_debts();
         self.records.submit();
@@ -201,10 +228,13 @@ impl Session {
             request: request.record(),
             start,
         };
-        let submitted = self.bridge.submit(durability, vec![Write::CreateExecution(execution)]);
+        let is_one_of_many = !self.arrivals.is_empty() || !self.inputs.shell.is_empty();
+        let submit = if is_one_of_many { Bridge::submit_one_of_many } else { Bridge::submit };
+        let submitted = submit(&self.bridge, durability, vec![Write::CreateExecution(execution)]);
         self.queue_bytes += request.bytes();
         let creation = Creation { submitted, durability, is_started: starts_now, is_again };
-        self.arrivals.push(Arrival { request, work, creation: Some(creation) });
+        let arrival = Arrival { request, work, creation: Some(creation), is_condemned: false };
+        if is_again { self.arrivals.put_back(arrival) } else { self.arrivals.push(arrival) }
     }
 
     /// `In [count]` of work that starts now.
@@ -218,12 +248,20 @@ impl Session {
         if matches!(arrived.created, Some(Ok(Created::New(_)))) {
             crash_point!("promise_committed");
         }
-        let Arrived { request, work, created, durability, is_started, is_again } = arrived;
+        let Arrived { request, work, created, durability, is_started, is_again, is_condemned } = arrived;
         let promised = match created {
             None => None,
-            Some(Ok(Created::New(id))) => Some(Promised { id, durability, is_started }),
+            Some(Ok(Created::New(id))) => {
+                if request.is_agents() && matches!(work, Work::Execute(_)) {
+                    self.outlet.accepted(&request, id, durability, None);
+                }
+                Some(Promised { id, durability, is_started })
+            }
             Some(Ok(Created::Joined(known))) => {
                 self.queue_bytes -= request.bytes();
+                if request.is_agents() && matches!(work, Work::Execute(_)) {
+                    return self.join_agent(&request, &known);
+                }
                 // It was replied to between the look of the store and now: the store has its value by now.
                 if known.value.is_none() && !is_again && !self.is_open(known.id) {
                     return self.ask_for_promise(request, work, true);
@@ -235,12 +273,16 @@ impl Session {
                 return self.refuse_bridge(&request, &error);
             }
         };
-        if let Some(why) = self.over() {
+        let refusal = if self.is_stopping() {
+            Some(self.farewell())
+        } else {
+            is_condemned.then_some((ErrorCode::Restarted, "the session was restarted before its turn came"))
+        };
+        if let Some((code, why)) = refusal {
             self.queue_bytes -= request.bytes();
-            let queued = Queued { request, work, promised };
-            return self.refuse(queued, ErrorCode::ShuttingDown, why);
+            return self.refuse(Queued::new(request, work, promised), code, why);
         }
-        self.queue.push_back(Queued { request, work, promised });
+        self.queue.push(Queued::new(request, work, promised));
     }
 
     /// Whether an execution waits, runs, or has ended and was not replied to.
@@ -253,8 +295,24 @@ impl Session {
     }
 
     /// Why nothing is taken any more, if that is so.
-    fn over(&self) -> Option<&'static str> {
-        (self.stopping.is_some() || self.end.is_some()).then_some("the kernel shuts down")
+    pub(crate) fn over(&self) -> Option<(ErrorCode, &'static str)> {
+        (self.is_stopping() || self.is_draining).then(|| self.farewell())
+    }
+
+    /// Whether it ends without doing what it had to do.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some() || self.end.is_some()
+    }
+
+    /// What is said to whoever comes too late, and of what ends with the session.
+    pub(crate) fn farewell(&self) -> (ErrorCode, &'static str) {
+        if self.outlet.is_server_ending() {
+            (ErrorCode::ShuttingDown, "the server ends")
+        } else if self.config.is_hosted {
+            (ErrorCode::SessionClosed, "the session is closed")
+        } else {
+            (ErrorCode::ShuttingDown, "the kernel shuts down")
+        }
     }
 
     /// A retry: the stored reply, or the same reply as everybody else when it comes.
@@ -289,6 +347,23 @@ impl Session {
         }
     }
 
+    /// An agent asks again: what becomes of the execution is delivered to it from the journal. What code asks its
+    /// client it asks from now on where the client is now.
+    fn join_agent(&mut self, request: &ClientRequest, known: &Promise) {
+        self.outlet.accepted(request, known.id, known.durability, Some(known));
+        let running = match &mut self.current {
+            Some(Current::Run(running)) if running.promise == known.id => Some(&mut running.request),
+            _ => None,
+        };
+        let queued = self.queue.iter_mut().filter(|queued| queued.promised.is_some_and(|p| p.id == known.id));
+        for asker in running.into_iter().chain(queued.map(|queued| &mut queued.request)) {
+            if asker.is_agents() {
+                asker.client.address = request.client.address.clone();
+            }
+        }
+        self.ask_again(known.id, request);
+    }
+
     /// Whether a message that asks for this execution has come before.
     fn is_resent(&self, request: &ClientRequest, known: &Promise) -> bool {
         let header = &request.message.header;
@@ -305,7 +380,7 @@ impl Session {
     }
 
     /// Those who wait for an execution as well.
-    fn take_joined(&mut self, promise: PromiseId) -> Vec<Joined> {
+    pub(crate) fn take_joined(&mut self, promise: PromiseId) -> Vec<Joined> {
         if self.joined.is_empty() {
             return Vec::new();
         }
@@ -319,7 +394,7 @@ impl Session {
     pub(crate) fn reply_to_joined(&mut self, promise: PromiseId, reply: &Outgoing) {
         for Joined { request, is_resent, .. } in self.take_joined(promise) {
             let message = Outgoing { parent: request.parent(), ..reply.clone() };
-            self.outlet.reply(request.channel, &request.client.identity, message);
+            self.outlet.reply(request.channel, &request.client.address, message);
             if !is_resent {
                 self.perform(Effect::Publish(status(ExecutionState::Idle, request.parent())));
             }
@@ -327,7 +402,7 @@ impl Session {
     }
 
     /// Starts a request whose turn has come.
-    pub(crate) fn begin(&mut self, Queued { request, work, promised }: Queued) {
+    pub(crate) fn begin(&mut self, Queued { request, work, promised, .. }: Queued) {
         match (work, promised) {
             (Work::Execute(body), Some(promised)) => self.execute(request, body, promised),
             (Work::Comm(comm), Some(promised)) => self.comm(request, *comm, promised),
@@ -362,96 +437,6 @@ impl Session {
         self.outlet.flush();
         answer(self);
         self.status(ExecutionState::Idle, request);
-    }
-
-    // --- Refusals --------------------------------------------------------------------------------------------
-
-    pub(crate) fn reply_error(
-        &mut self,
-        request: &ClientRequest,
-        code: ErrorCode,
-        evalue: &str,
-        state: SessionState,
-    ) {
-        let Some(reply_type) = registry::reply_type(&request.message.header.msg_type) else { return };
-        let error = ErrorText::coded(code, evalue);
-        let mut reply = ErrorReply::coded(&error, code, state);
-        reply.execution_count = (reply_type == "execute_reply").then_some(self.count);
-        if let Ok(content) = Json::of(&reply) {
-            self.reply(request, reply_type, content);
-        }
-    }
-
-    fn refuse_unreadable(&mut self, request: &ClientRequest, error: &RequestError) {
-        tracing::warn!(%error, channel = request.channel.as_str(), "request refused");
-        self.at_once(request, |session| {
-            session.reply_error(request, ErrorCode::BadRequest, &error.to_string(), SessionState::Kept);
-        });
-    }
-
-    fn refuse_bridge(&mut self, request: &ClientRequest, error: &BridgeError) {
-        self.at_once(request, |session| {
-            session.reply_error(request, refusal_code(error), &error.to_string(), SessionState::Kept);
-        });
-    }
-
-    /// Refuses everything that waits, because the session is over.
-    pub(crate) fn refuse_queue(&mut self, code: ErrorCode, why: &str) {
-        for request in std::mem::take(&mut self.waiting_for_ready) {
-            self.at_once(&request, |session| session.reply_error(&request, code, why, SessionState::Lost));
-        }
-        for queued in std::mem::take(&mut self.queue) {
-            self.queue_bytes -= queued.request.bytes();
-            self.refuse(queued, code, why);
-        }
-    }
-
-    /// A request will not run, because the session is over.
-    fn refuse(&mut self, queued: Queued, code: ErrorCode, why: &str) {
-        let lost = SessionState::Lost;
-        let error = ErrorText::coded(code, why);
-        let mut reply = ErrorReply::coded(&error, code, lost);
-        reply.execution_count = matches!(queued.work, Work::Execute(_)).then_some(self.count);
-        let content = Json::of(&reply).unwrap_or_default();
-        self.cancel(queued, State::RejectedCanceled, content, lost);
-    }
-
-    /// After an error: the executions that this client has queued are not run.
-    pub(crate) fn abort_queued_of(&mut self, client: &Client) {
-        let is_theirs =
-            |queued: &Queued| queued.request.client == *client && matches!(queued.work, Work::Execute(_));
-        let (aborted, kept) = std::mem::take(&mut self.queue).into_iter().partition(is_theirs);
-        self.queue = kept;
-        let aborted: std::collections::VecDeque<Queued> = aborted;
-        for queued in aborted {
-            self.queue_bytes -= queued.request.bytes();
-            let reply = AbortedReply { status: "aborted", execution_count: self.count };
-            let content = Json::of(&reply).unwrap_or_default();
-            self.cancel(queued, State::RejectedCanceled, content, SessionState::Kept);
-        }
-    }
-
-    /// Settles the promise of a request that will not run, and answers all who asked for it: like every retry later.
-    pub(crate) fn cancel(&mut self, queued: Queued, state: State, value: Json, session_state: SessionState) {
-        let Queued { request, promised, .. } = queued;
-        if let Some(Promised { id, durability, .. }) = promised {
-            let settlement = Settlement::silent(state, value.clone(), session_state);
-            self.write_surely(durability, end_of(id, settlement));
-        }
-        let promise = promised.map(|promised| promised.id);
-        let joined = promise.map(|id| self.take_joined(id)).unwrap_or_default();
-        self.status(ExecutionState::Busy, &request);
-        let joined = joined.into_iter().map(|joined| (joined.request, joined.is_resent));
-        for (request, is_resent) in std::iter::once((request, false)).chain(joined) {
-            if let Some(reply_type) = registry::reply_type(&request.message.header.msg_type) {
-                let message = Outgoing::new(reply_type, request.parent(), value.clone());
-                let (channel, identity) = (request.channel, request.client.identity.clone());
-                self.records.then(Effect::Answer { promise, channel, identity, message });
-            }
-            if !is_resent {
-                self.status(ExecutionState::Idle, &request);
-            }
-        }
     }
 }
 

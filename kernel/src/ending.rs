@@ -6,7 +6,6 @@ use cob_bridge::Write;
 use cob_pool::Lane;
 use cob_protocol::content::ExecutionState;
 use cob_protocol::crash_point;
-use cob_protocol::error::ErrorCode;
 use cob_protocol::frame::Shutdown;
 use cob_protocol::limits::{OUTPUT_BEFORE_REPLY_MS_MAX, SHUTDOWN_GRACE_MS};
 use cob_protocol::message::Outgoing;
@@ -48,7 +47,10 @@ impl Session {
             let metadata = self.settled_metadata(promise);
             let message = Outgoing { metadata, ..Outgoing::new("execute_reply", request.parent(), content) };
             self.reply_to_joined(promise, &message);
-            self.outlet.reply(request.channel, &request.client.identity, message);
+            // Agents are told from the journal.
+            if !request.is_agents() {
+                self.outlet.reply(request.channel, &request.client.address, message);
+            }
         }
         crash_point!("reply_sent");
         tracing::trace!(%promise, durability = durability.as_str(), "replied");
@@ -64,11 +66,12 @@ impl Session {
     /// Ends the session: what waits is refused, what runs is interrupted, the worker gets a moment for its exit
     /// hooks.
     pub(crate) fn shut_down(&mut self, restart: bool) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.end.is_some() {
             return;
         }
         self.interrupt();
-        self.refuse_queue(ErrorCode::ShuttingDown, "the kernel shuts down");
+        let (code, why) = self.farewell();
+        self.refuse_queue(code, why);
         match &mut self.worker {
             WorkerState::Live(worker) => {
                 // If it cannot be told it is killed in a moment.
@@ -87,7 +90,10 @@ impl Session {
 
     /// Whether it has ended, and everybody who is to know has been told.
     pub(crate) fn is_over(&self) -> bool {
-        let is_told = self.records.is_empty() && self.finishing.is_none() && self.arrivals.is_empty();
+        let is_told = self.records.is_empty()
+            && self.finishing.is_none()
+            && self.arrivals.is_empty()
+            && !self.channels.is_opening();
         self.end.is_some() && is_told
     }
 
@@ -95,6 +101,7 @@ impl Session {
     pub(crate) fn close(&mut self) {
         self.is_closed = true;
         self.pay_debts();
-        self.records.write(self.config.durability, Write::CloseSession { session: self.config.id });
+        self.close_channels();
+        self.write_surely(self.config.durability, Write::CloseSession { session: self.config.id });
     }
 }

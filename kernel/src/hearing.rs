@@ -8,6 +8,7 @@ use cob_protocol::frame::{Done, DoneStatus, Frame};
 use cob_protocol::json::Json;
 use cob_protocol::promise::SessionState;
 
+use crate::request::Refusal;
 use crate::session::{Current, End, Session, WorkerState};
 use crate::survival::Started;
 
@@ -49,6 +50,7 @@ impl Session {
                 self.ready = Some(ready);
                 self.keep(kept);
                 self.tell_who_waits();
+                self.restarted();
             }
             Err(error) => {
                 self.worker = WorkerState::None;
@@ -57,6 +59,7 @@ impl Session {
                     _ => ErrorCode::WorkerStartFailed,
                 };
                 self.refuse_queue(code, &error.to_string());
+                self.not_restarted(code, &error.to_string());
                 self.announce(ExecutionState::Dead);
                 self.end = Some(End::StartFailed(error));
             }
@@ -97,13 +100,20 @@ impl Session {
                 self.reply_error(&request, loss.code, &loss.evalue, SessionState::Lost);
                 self.status(ExecutionState::Idle, &request);
             }
+            Some(Current::Look { asked, .. }) => {
+                let _ = asked.send(Err(Refusal::new(loss.code, loss.evalue)));
+            }
             None => {}
         }
         if stopping {
             self.end = Some(End::Shutdown);
             return;
         }
-        tracing::warn!(%exit, "worker lost; starting another");
+        if self.restarting.is_empty() {
+            tracing::warn!(%exit, "worker lost; starting another");
+        } else {
+            tracing::debug!(%exit, "the worker was ended for a restart");
+        }
         self.announce(ExecutionState::Restarting);
         self.start_worker();
         self.announce(ExecutionState::Starting);

@@ -26,6 +26,7 @@ use cob_protocol::promise::{SessionState, Settlement, State};
 use tokio::time::Instant;
 
 use crate::calls::{Answered, CallEnd};
+use crate::dispatch::Queued;
 use crate::handlers::Verdict;
 use crate::ladder::{Cause, Climb, Step};
 use crate::session::{Current, Session, WorkerState};
@@ -57,7 +58,7 @@ impl Session {
     fn interruptible(&self) -> Option<u64> {
         match self.current.as_ref()? {
             Current::Run(running) => Some(running.promise.execution),
-            Current::Ask { number, .. } => Some(question_target(*number)),
+            Current::Ask { number, .. } | Current::Look { number, .. } => Some(question_target(*number)),
         }
     }
 
@@ -68,7 +69,10 @@ impl Session {
     pub(crate) fn next_deadline(&self, has_room: bool) -> Option<Instant> {
         let stop = self.stopping.map(|stopping| stopping.kill_at);
         let look = self.ladder.kill_at().or_else(|| self.time_up_at()).filter(|_| has_room);
-        [stop, self.ladder.signal_at(), look].into_iter().flatten().min()
+        [stop, self.ladder.signal_at(), look, self.idle_until(), self.wait_until()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) async fn deadline_passed(&mut self) {
@@ -90,6 +94,22 @@ impl Session {
         }
         if self.time_up_at().is_some_and(|at| at <= now) {
             self.time_is_up().await;
+        }
+        if self.wait_until().is_some_and(|at| at <= now) {
+            self.wait_is_over();
+        }
+        if self.idle_until().is_some_and(|at| at <= now) {
+            self.idle_for_too_long();
+        }
+    }
+
+    /// Ends a session that nobody uses. What has come in and was not looked at is use.
+    fn idle_for_too_long(&mut self) {
+        if self.inputs.shell.is_empty() {
+            tracing::info!("the session has had nothing to do for long enough, and ends");
+            self.shut_down(false);
+        } else {
+            self.activity.asked();
         }
     }
 
@@ -118,9 +138,8 @@ impl Session {
         if matches!(&self.current, Some(Current::Run(running)) if running.promise == due) {
             return self.interrupt_overdue(due).await;
         }
-        let place =
-            self.queue.iter().position(|queued| queued.promised.is_some_and(|promised| promised.id == due));
-        if let Some(queued) = place.and_then(|place| self.queue.remove(place)) {
+        let is_it = |queued: &Queued| queued.promised.is_some_and(|promised| promised.id == due);
+        if let Some(queued) = self.queue.take(is_it) {
             self.queue_bytes -= queued.request.bytes();
             let evalue = "the deadline of the request passed before its turn came; nothing was run";
             let error = ErrorText::coded(ErrorCode::DeadlinePassed, evalue);
@@ -130,6 +149,7 @@ impl Session {
         }
         if !self.arrivals.is_empty() {
             // It is on its way into the queue.
+            self.again_due(due);
             return tokio::task::yield_now().await;
         }
         self.end_unheld(due);
@@ -157,13 +177,24 @@ impl Session {
         self.records.write(self.config.durability, Write::Expire { id: due, settlement });
     }
 
+    /// It is too early to say what is to be done about it. Who has the clock of their own is told again.
+    fn again_due(&mut self, due: PromiseId) {
+        if self.config.is_hosted {
+            self.due.push_back(due);
+        }
+    }
+
     async fn interrupt_overdue(&mut self, due: PromiseId) {
         let Some(target) = self.interruptible() else { return };
         // It may have ended in time, and only we are late.
-        if self.still_runs(target).await
-            && let Some(Current::Run(running)) = &mut self.current
-            && !running.is_overdue
-        {
+        let still_runs = self.still_runs(target).await;
+        let Some(Current::Run(running)) = &mut self.current else { return };
+        if running.promise != due || running.is_overdue {
+            return;
+        }
+        if !still_runs {
+            self.again_due(due);
+        } else {
             tracing::info!("the deadline of the running code has passed; it is interrupted");
             running.is_overdue = true;
             // Its end will be recorded when the code has ended; meanwhile others are due.
@@ -259,7 +290,11 @@ impl Session {
     /// What is said of whatever was lost with the worker.
     pub(crate) fn loss(&self, exit: &Exit) -> Verdict {
         if self.stopping.is_some() {
-            return Verdict { code: ErrorCode::ShuttingDown, evalue: format!("the worker {exit}") };
+            return Verdict { code: self.farewell().0, evalue: format!("the worker {exit}") };
+        }
+        if self.is_killed && !self.restarting.is_empty() {
+            let evalue = "the session was restarted while it ran; the variables are lost".to_owned();
+            return Verdict { code: ErrorCode::Restarted, evalue };
         }
         let climb = self.ladder.climb().filter(|_| self.is_killed);
         match (climb, code_of_end(exit, climb.map(|climb| climb.cause))) {
@@ -312,7 +347,68 @@ fn code_of_end(exit: &Exit, killed: Option<Cause>) -> ErrorCode {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use cob_bridge::Bridge;
+    use cob_pool::{Program, Workers};
+    use cob_protocol::ids::SessionId;
+    use cob_protocol::json::Json;
+    use cob_protocol::message::{Channel, Incoming};
+    use cob_protocol::promise::Durability;
+    use cob_protocol::resources::Limits;
+    use cob_protocol::time::SystemClock;
+
     use super::*;
+    use crate::outlet::Outlet;
+    use crate::request::{ClientRequest, lanes};
+    use crate::session::Config;
+
+    #[tokio::test]
+    async fn a_request_that_comes_with_the_end_of_patience_is_not_refused() {
+        let config = Config {
+            id: SessionId(1),
+            program: Program {
+                path: "/nowhere".into(),
+                arguments: Vec::new(),
+                environment: Vec::new(),
+                directory: None,
+                image: None,
+            },
+            options: Json::object(),
+            limits: Limits::default(),
+            interrupt_grace: None,
+            umask: None,
+            is_confined: false,
+            workers: Workers::Cold,
+            ports: None,
+            durability: Durability::None,
+            is_hosted: true,
+            idle_timeout: Some(Duration::ZERO),
+            about: None,
+            survival: None,
+            past: None,
+            history: Vec::new(),
+        };
+        let (senders, inputs) = lanes();
+        let bridge = Bridge::in_memory(Arc::new(SystemClock));
+        let mut session = Session::new(config, bridge, Outlet::local().0, inputs);
+        let header = Json::parse(r#"{"msg_id":"m","msg_type":"execute_request","session":"c"}"#).unwrap();
+        let message = Incoming {
+            header: header.read().unwrap(),
+            header_json: header,
+            metadata: Json::object(),
+            content: Bytes::from_static(b"{}"),
+            buffers: Vec::new(),
+        };
+        senders.shell.try_send(ClientRequest::new(Bytes::new(), Channel::Shell, message)).unwrap();
+        session.deadline_passed().await;
+        assert!(!session.is_stopping() && session.idle_until().is_none());
+        session.inputs.shell.try_recv().unwrap();
+        session.tell_standing();
+        session.deadline_passed().await;
+        assert!(session.is_stopping());
+    }
 
     #[test]
     fn how_a_worker_ended_decides_the_code_and_only_then_who_killed_it() {

@@ -8,10 +8,14 @@
 //! [`dispatch`](mod@dispatch), which queues or answers it with the help of `handlers`; `outputs` turns what the
 //! worker says into events and broadcasts; `outlet` carries them out.
 //! `hearing` is where the worker is listened to, `ending` how an execution and the session end.
+//! `commands` is what a server asks of it, `queue` whose turn is next, `standing` what everybody may know of it.
 //! What does not end by itself is ended by `interrupts`, which climbs the `ladder`; `disk` measures what was left.
 
+mod answers;
 mod arrivals;
 mod calls;
+mod channels;
+mod commands;
 mod contexts;
 mod disk;
 mod dispatch;
@@ -24,11 +28,19 @@ pub mod local;
 pub mod notebook;
 pub mod outlet;
 mod outputs;
+mod queue;
 mod records;
 pub mod recovery;
+mod refusals;
 mod replies;
 pub mod request;
+pub mod server;
 pub mod session;
+mod standing;
+mod streams;
 pub mod survival;
 mod telling;
 mod text;
+mod tools;
+pub mod trace;
+mod waits;

@@ -22,6 +22,7 @@ use cob_protocol::promise::SessionState;
 use serde::Serialize;
 
 use crate::records::Effect;
+use crate::request::Refusal;
 use crate::session::{Cell, Current, Running, Session};
 use crate::text::size;
 
@@ -87,7 +88,7 @@ impl Session {
                 if answer.request <= self.first_question {
                     return Ok(());
                 }
-                let Some(Current::Ask { number, .. }) = &self.current else {
+                let Some(Current::Ask { number, .. } | Current::Look { number, .. }) = &self.current else {
                     return Err("an answer nobody asked for");
                 };
                 if *number != answer.request {
@@ -110,18 +111,23 @@ impl Session {
     }
 
     fn answered(&mut self, outcome: Outcome) {
-        let Some(Current::Ask { request, .. }) = self.current.take() else { return };
+        let current = self.current.take();
         self.ladder.clear();
+        let request = match current {
+            Some(Current::Ask { request, .. }) => request,
+            Some(Current::Look { asked, .. }) => return drop(asked.send(looked(outcome))),
+            current => return self.current = current,
+        };
         match outcome {
             Outcome::Value(content) => {
                 if let Some(reply) = cob_protocol::registry::reply_type(&request.message.header.msg_type) {
                     self.reply(&request, reply, content);
                 }
             }
-            Outcome::Failed { evalue: why, .. }
-            | Outcome::Eof(why)
+            Outcome::Eof(why)
             | Outcome::Declined(why)
-            | Outcome::TimedOut(why) => {
+            | Outcome::TimedOut(why)
+            | Outcome::Failed { evalue: why, .. } => {
                 self.reply_error(&request, ErrorCode::BadRequest, &why, SessionState::Kept);
             }
             Outcome::Again => {}
@@ -197,7 +203,7 @@ impl Session {
         matches!(self.bridge.health(), Health::Good)
     }
 
-    /// Records an event, then publishes it.
+    /// Records an event, then publishes it, if anybody hears that.
     pub(crate) fn emit(&mut self, execution: ExecutionNumber, event: Event) {
         let Some(context) = self.contexts.get_mut(execution) else {
             tracing::debug!(execution, "output of an execution that is long over");
@@ -215,7 +221,7 @@ impl Session {
         let (id, parent, number) = (context.promise, context.parent.clone(), context.next_event);
         context.next_event += 1;
         let event = Arc::new(event);
-        let message = message_of(&event, parent);
+        let message = if self.outlet.is_heard() { message_of(&event, parent) } else { None };
         self.records.write(durability, Write::Append { id, number, event });
         if let Some(message) = message {
             self.records.then(Effect::Show(message));
@@ -244,6 +250,18 @@ impl Session {
             message.buffers = payloads;
             self.records.then(Effect::Publish(message));
         }
+    }
+}
+
+/// What a worker says of its namespace.
+fn looked(outcome: Outcome) -> Result<Json, Refusal> {
+    match outcome {
+        Outcome::Value(summary) => Ok(summary),
+        Outcome::Eof(why)
+        | Outcome::Declined(why)
+        | Outcome::TimedOut(why)
+        | Outcome::Failed { evalue: why, .. } => Err(Refusal::new(ErrorCode::Busy, why)),
+        Outcome::Again => Err(Refusal::new(ErrorCode::Busy, "the worker could not look")),
     }
 }
 

@@ -15,11 +15,17 @@ use cob_pool::{Lane, Progress};
 use cob_protocol::event::EventNumber;
 use cob_protocol::frame::{ExecutionNumber, Frame};
 use cob_protocol::ids::PromiseId;
+use cob_protocol::json::Json;
 use cob_protocol::limits::EFFECTS_BYTES_MAX;
 use cob_protocol::message::{Channel, Outgoing};
 use cob_protocol::promise::Durability;
 
+use crate::request::Address;
 use crate::session::Finishing;
+use crate::streams::Sent;
+
+/// Tells somebody whether what they asked for is recorded.
+pub(crate) type Report = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
 
 /// What happens once everything before it is recorded.
 pub(crate) enum Effect {
@@ -28,9 +34,9 @@ pub(crate) enum Effect {
     /// Broadcast something that is no output.
     Publish(Outgoing),
     /// Send to one client.
-    Reply { channel: Channel, identity: Bytes, message: Outgoing },
+    Reply { channel: Channel, address: Address, message: Outgoing },
     /// The same, about a promise that was settled just now: the metadata say what is recorded of it.
-    Answer { promise: Option<PromiseId>, channel: Channel, identity: Bytes, message: Outgoing },
+    Answer { promise: Option<PromiseId>, channel: Channel, address: Address, message: Outgoing },
     /// Hand a frame to the worker of this generation.
     Send { generation: u64, frame: Box<Frame>, payloads: Vec<Bytes>, lane: Lane },
     /// Tell the worker of this generation how far it is recorded.
@@ -41,6 +47,12 @@ pub(crate) enum Effect {
     Finish(Box<Finishing>),
     /// Nothing, if this is recorded; if not, it is offered again.
     Owed(Box<Write>),
+    /// Nothing, if the end of this execution is recorded; if not, agents that wait for it get this reply.
+    Unrecorded { promise: PromiseId, reply: Json },
+    /// An item of a channel can be taken, if it is recorded.
+    Item(Box<Sent>),
+    /// Say whether everything before it is recorded.
+    Report(Report),
     /// Nothing, if the start of this execution, which waits in the queue, is recorded; if not, it is not started.
     Started(PromiseId),
 }
@@ -67,6 +79,9 @@ impl Effect {
             | Self::Forget { .. }
             | Self::Finish(_)
             | Self::Owed(_)
+            | Self::Unrecorded { .. }
+            | Self::Report(_)
+            | Self::Item(_)
             | Self::Started(_) => 0,
         }
     }
@@ -240,7 +255,6 @@ mod tests {
     use cob_bridge::{BridgeError, Group, MemoryStore, Store};
     use cob_protocol::event::Event;
     use cob_protocol::ids::SessionId;
-    use cob_protocol::json::Json;
     use cob_protocol::promise::{SessionState, Settlement, State};
     use cob_protocol::time::SystemClock;
 

@@ -14,20 +14,20 @@
 use std::sync::Arc;
 
 use cob_bridge::{Bridge, BridgeError, Filter, OutputState, SessionRecord, Unsettled, Write, ending};
-use cob_pool::{Lane, Taken, take_over};
+use cob_pool::{Lane, Taken};
 use cob_protocol::content::{ErrorReply, ExecutionState};
 use cob_protocol::crash_point;
 use cob_protocol::error::ErrorCode;
 use cob_protocol::event::{ErrorText, Event};
-use cob_protocol::frame::{Attached, Comm, CommAction};
+use cob_protocol::frame::{Attached, Comm, CommAction, Outcome, is_repeatable};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
-use cob_protocol::limits::{READ_BYTES_MAX, READ_EVENTS_MAX};
+use cob_protocol::limits::{OUTPUT_KEPT_BYTES_MAX, READ_BYTES_MAX, READ_EVENTS_MAX};
 use cob_protocol::promise::{Kind, Promise, SessionState, Settlement, State};
 use cob_protocol::registry::Request;
 
-use crate::calls::{CallEnd, CallRecord, Question};
-use crate::contexts::Context;
+use crate::calls::{Ask, CallEnd, CallRecord, Question};
+use crate::contexts::{Budget, Context};
 use crate::dispatch::{Promised, Queued, Work};
 use crate::handlers::{Verdict, execute_frame};
 use crate::records::Effect;
@@ -61,8 +61,9 @@ struct LastCall {
 impl LastCall {
     fn open(&self) -> Option<Question> {
         let record = self.record.as_ref().filter(|_| !self.promise.state.is_settled())?;
-        let input = record.arguments.read().unwrap_or_default();
-        Some(Question { request: record.request, promise: self.promise.id, input })
+        let deadline = self.promise.deadline.unwrap_or(self.promise.created_at);
+        let (request, promise) = (record.request, self.promise.id);
+        Some(Question { request, promise, ask: Ask::of(record), deadline, is_put: false })
     }
 
     fn end(&self) -> Option<CallEnd> {
@@ -150,14 +151,22 @@ impl Past {
         record: &SessionRecord,
         unsettled: &[Unsettled],
     ) -> Result<Option<(PromiseId, u64, Option<Json>)>, BridgeError> {
-        let first_open =
-            unsettled.iter().filter(|known| known.promise.id.call.is_none()).map(|u| u.promise.id);
-        let number = first_open.map(|id| id.execution).min().unwrap_or(record.executions + 1) - 1;
-        if number == 0 {
-            return Ok(None);
-        }
-        let id = PromiseId::execution(record.session, number);
-        let Some(promise) = bridge.promise(id).await? else { return Ok(None) };
+        let open = unsettled.iter().map(|known| &known.promise);
+        let first_open = open.filter(|known| known.id.call.is_none() && !known.is_channel());
+        let mut number =
+            first_open.map(|known| known.id.execution).min().unwrap_or(record.executions + 1) - 1;
+        // Channels have numbers among the executions.
+        let (id, promise) = loop {
+            if number == 0 {
+                return Ok(None);
+            }
+            let id = PromiseId::execution(record.session, number);
+            match bridge.promise(id).await? {
+                Some(promise) if promise.is_channel() => number -= 1,
+                Some(promise) => break (id, promise),
+                None => return Ok(None),
+            }
+        };
         let mut next = promise.last_event + 1;
         // Late output that came after its end.
         loop {
@@ -179,9 +188,12 @@ impl Session {
         self.records.write(self.config.durability, Write::Recover { session: record.session });
         self.count = record.count;
         if let Some((id, next_event, request)) = last {
-            let parent = request.and_then(|request| ClientRequest::from_record(&request).ok());
-            let parent = parent.map_or_else(Json::object, |(request, _)| request.parent());
-            let mut context = Context::new(id, parent, self.budget());
+            let request = request.and_then(|request| ClientRequest::from_record(&request).ok());
+            let (parent, budget) = match request {
+                Some((request, _)) => (request.parent(), self.budget(&request)),
+                None => (Json::object(), Budget::new(OUTPUT_KEPT_BYTES_MAX)),
+            };
+            let mut context = Context::new(id, parent, budget);
             context.next_event = next_event;
             self.contexts.open(context);
             self.contexts.close(id.execution);
@@ -191,10 +203,14 @@ impl Session {
             let write = Write::Custody { session: self.config.id, custody: None };
             self.records.write(self.config.durability, write);
         }
+        let (channels, unsettled): (Vec<_>, Vec<_>) =
+            unsettled.into_iter().partition(|known| known.promise.is_channel());
+        channels.iter().for_each(|known| self.channels.leave(known));
         for known in unsettled.into_iter().filter(|known| known.promise.id.call.is_none()) {
             self.take_up(known, call.as_ref(), error.clone(), is_taken);
         }
-        if !is_taken {
+        // One of many begins when it is needed.
+        if !is_taken && (!self.config.is_hosted || !self.queue.is_empty()) {
             self.start_worker();
         }
     }
@@ -209,7 +225,7 @@ impl Session {
             stderr: record.progress.stderr,
         };
         let place = (std::path::Path::new(&custody.socket), custody.secret.as_str());
-        let Taken { worker, note, custodian } = match take_over(place, progress).await {
+        let Taken { worker, note, custodian } = match survival.fetch(place, progress).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(%error, "the worker of the session did not outlive its server");
@@ -264,10 +280,10 @@ impl Session {
         }
         if !is_started || self.current.is_some() {
             self.queue_bytes += request.bytes();
-            self.queue.push_back(Queued { request, work, promised: Some(promised) });
+            self.queue.push(Queued::new(request, work, Some(promised)));
             return;
         }
-        let mut context = Context::new(id, request.parent(), self.budget());
+        let mut context = Context::new(id, request.parent(), self.budget(&request));
         context.resume(known.output, known.next_event);
         self.contexts.open(context);
         let cell = match &work {
@@ -285,8 +301,8 @@ impl Session {
             self.history.push(cell.count, body.code.clone());
             let session = self.config.id;
             let source = body.code.clone();
-            let execution = id.execution;
-            self.later.push(Write::HistoryInput { session, line: cell.count, source, execution });
+            let (execution, line) = (id.execution, cell.count);
+            self.later.push(Write::HistoryInput { session, execution, line, source });
         }
         let mut running = Running::new(request, promised, cell);
         running.is_whole = is_whole;
@@ -349,12 +365,15 @@ impl Session {
         if running.question.as_ref().is_some_and(|question| question.request == request) {
             return self.put_question();
         }
+        if is_repeatable(request) {
+            return self.answer_call(request, Outcome::Again);
+        }
         // What was not recorded of a question comes again.
         let Some(end) = self.recalled.take_if(|end| end.request == request) else { return };
         match (end.answer.outcome(), end.input) {
             (Some(outcome), _) => self.answer_call(request, outcome),
             // A password, which nobody has written down.
-            (None, Some(input)) => self.ask(request, input),
+            (None, Some(input)) => self.ask(request, Ask::Input(input)),
             // The question was given up.
             (None, None) => {}
         }

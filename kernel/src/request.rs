@@ -2,31 +2,72 @@
 
 use bytes::Bytes;
 use cob_protocol::content::ExecuteOptions;
+use cob_protocol::content::agent::{CloseMode, Tool, ToolFailure};
+use cob_protocol::error::ErrorCode;
+use cob_protocol::event::EventNumber;
+use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
+use cob_protocol::limits::SESSION_OPEN_MAX;
 use cob_protocol::message::{Channel, Header, Incoming};
-use cob_protocol::promise::Key;
+use cob_protocol::promise::{CHANNEL_PRINCIPAL, Key, Tally};
 use cob_protocol::signing::body_hash;
+use cob_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-/// Where replies to a client go.
+/// One who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Client {
     /// The client's name for itself (Jupyter's `session`); keys and aborts are scoped by it.
     pub session: String,
-    /// The routing identity of its sockets.
+    /// Where replies to it go.
+    pub address: Address,
+}
+
+impl Client {
+    /// Whether it is the same one. Agents keep their names when they come back by another connection.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let are_agents = self.address.via == Via::Agents && other.address.via == Via::Agents;
+        self.session == other.session && (are_agents || self.address == other.address)
+    }
+}
+
+/// Where replies to a client go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// By which sockets.
+    pub via: Via,
+    /// The routing identity of the client's sockets.
     pub identity: Bytes,
 }
 
+/// The sockets that a client uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// The only ones that the session has: its own Jupyter channels, or those of the command line.
+    #[default]
+    Own,
+    /// The Jupyter channels of a front end that is attached to a session of a server.
+    Attachment(u64),
+    /// The endpoint of agents.
+    Agents,
+}
+
 /// Who asks when a client names its request itself: all who hold the key of the connection are one.
-const ANY_CLIENT: &str = "*";
+pub const ANY_CLIENT: &str = "*";
 
 /// A request as it is recorded.
 #[derive(Serialize, Deserialize)]
 struct Record {
     /// Hexadecimal digits.
     identity: String,
+    #[serde(default, skip_serializing_if = "is_own")]
+    via: Via,
+    #[serde(default = "any_client", skip_serializing_if = "is_any_client")]
+    principal: String,
     channel: String,
     header: Json,
     metadata: Json,
@@ -36,11 +77,25 @@ struct Record {
     is_partial: bool,
 }
 
+fn is_own(via: &Via) -> bool {
+    *via == Via::Own
+}
+
+fn any_client() -> String {
+    ANY_CLIENT.to_owned()
+}
+
+fn is_any_client(principal: &str) -> bool {
+    principal == ANY_CLIENT
+}
+
 /// A request that was verified.
 #[derive(Clone, Debug)]
 pub struct ClientRequest {
     /// Who asks.
     pub client: Client,
+    /// On whose behalf: the keys that clients choose are scoped by it.
+    pub principal: String,
     /// On which channel.
     pub channel: Channel,
     /// What.
@@ -48,11 +103,23 @@ pub struct ClientRequest {
 }
 
 impl ClientRequest {
-    /// Joins a message with the place it came from.
+    /// Joins a message with the place it came from, when there is only one.
     #[must_use]
     pub fn new(identity: Bytes, channel: Channel, message: Incoming) -> Self {
+        Self::of(Address { via: Via::Own, identity }, any_client(), channel, message)
+    }
+
+    /// Joins a message with the place it came from, and with whoever stands behind it.
+    #[must_use]
+    pub fn of(address: Address, principal: String, channel: Channel, message: Incoming) -> Self {
         let session = message.header.session.clone();
-        Self { client: Client { session, identity }, channel, message }
+        Self { client: Client { session, address }, principal, channel, message }
+    }
+
+    /// Whether it came from an agent: what becomes of it is delivered from the journal.
+    #[must_use]
+    pub fn is_agents(&self) -> bool {
+        self.client.address.via == Via::Agents
     }
 
     /// What replies carry as their parent.
@@ -70,14 +137,20 @@ impl ClientRequest {
             Some(key) => {
                 let canonical = serde_json::from_slice::<Value>(content).map(|value| value.to_string());
                 let body = canonical.map_or_else(|_| body_hash(content), |text| body_hash(text.as_bytes()));
-                Key { principal: ANY_CLIENT.to_owned(), key: key.clone(), body }
+                Key { principal: self.principal.clone(), key: key.clone(), body }
             }
             None => Key {
-                principal: self.client.session.clone(),
+                principal: self.client_name(),
                 key: self.message.header.msg_id.clone(),
                 body: body_hash(content),
             },
         }
+    }
+
+    /// The client's name for itself; it may call itself as it likes, but not what no client is called.
+    fn client_name(&self) -> String {
+        let name = self.client.session.as_str();
+        if name == CHANNEL_PRINCIPAL { format!("{name}_") } else { name.to_owned() }
     }
 
     /// Everything that is needed to run it and to reply to it after a restart; but not its binary parts, which cannot
@@ -86,7 +159,9 @@ impl ClientRequest {
     pub fn record(&self) -> Option<Json> {
         let content = std::str::from_utf8(&self.message.content).ok()?;
         let record = Record {
-            identity: hex::encode(&self.client.identity),
+            identity: hex::encode(&self.client.address.identity),
+            via: self.client.address.via,
+            principal: self.principal.clone(),
             channel: self.channel.as_str().to_owned(),
             header: self.message.header_json.clone(),
             metadata: self.message.metadata.clone(),
@@ -113,7 +188,8 @@ impl ClientRequest {
             content: record.content.into_bytes(),
             buffers: Vec::new(),
         };
-        Ok((Self::new(Bytes::from(identity), channel, message), !record.is_partial))
+        let address = Address { via: record.via, identity: Bytes::from(identity) };
+        Ok((Self::of(address, record.principal, channel, message), !record.is_partial))
     }
 
     /// What it weighs in a queue.
@@ -124,13 +200,166 @@ impl ClientRequest {
     }
 }
 
-/// What the process, not a client, asks of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the process asks of a session, for itself or for an agent. It overtakes everything, and never waits for code.
+#[derive(Debug)]
 pub enum Command {
     /// Stop the running code.
     Interrupt,
     /// End the session.
     Shutdown,
+    /// End the session, in one of two ways; answered when everything of it is settled and recorded.
+    Close(CloseMode, Asked<()>),
+    /// A fresh namespace: what runs or waits is settled as canceled.
+    Restart(Asked<()>),
+    /// An execution is not wanted any more; answered with where it stood.
+    Cancel(PromiseId, Asked<Canceled>),
+    /// The answer to a call.
+    Answer(PromiseId, Given, Asked<()>),
+    /// The deadline of one of its promises has passed.
+    Overdue(PromiseId),
+    /// How does it stand?
+    Look(oneshot::Sender<Snapshot>),
+    /// Names, types and sizes of its variables: a JSON array. Refused as busy while code runs.
+    Namespace(Asked<Json>),
+    /// A client offers functions to the code.
+    RegisterTools(Address, Vec<Tool>, Asked<()>),
+    /// It does not any more: these, or all.
+    UnregisterTools(Address, Option<Vec<String>>, Asked<()>),
+    /// The promise of what the code sends into a channel, which is made if need be, and how the other direction stands.
+    OpenChannel(String, Asked<ChannelState>),
+    /// An item for the code, with the number it shall have; answered with that when it is recorded.
+    ChannelData(String, Option<EventNumber>, Json, Asked<EventNumber>),
+    /// The code gets no more items.
+    CloseChannel(String, Asked<()>),
+    /// The reader of what the code sends has granted that it may come this far.
+    ChannelGranted(String, EventNumber),
+}
+
+/// Where an answer goes; whoever asked may have gone.
+pub type Asked<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Why something that was asked is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The row of the table.
+    pub code: ErrorCode,
+    /// A sentence.
+    pub why: String,
+}
+
+impl Refusal {
+    /// With a sentence of its own.
+    #[must_use]
+    pub fn new(code: ErrorCode, why: impl Into<String>) -> Self {
+        Self { code, why: why.into() }
+    }
+}
+
+/// Where an execution stood when it was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Canceled {
+    /// It waited, and is settled.
+    Queued,
+    /// It runs, and was interrupted.
+    Running,
+}
+
+/// What a client answers to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// What the code gets.
+    Value(Json),
+    /// There is no more input.
+    Eof,
+    /// The client refuses, and says why.
+    Declined(String),
+    /// The tool failed.
+    Failed(ToolFailure),
+}
+
+/// How a durable channel stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelState {
+    /// The promise whose events are the items from the code.
+    pub from_code: PromiseId,
+    /// The number that the next item to the code will have.
+    pub next: EventNumber,
+    /// The code gets no more items.
+    pub is_closed: bool,
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its first worker is on its way.
+    Starting,
+    /// Nothing runs.
+    Idle,
+    /// Code runs.
+    Busy,
+    /// Code waits for an answer.
+    Asking,
+    /// Another worker is on its way.
+    Restarting,
+    /// It has no worker; the next request starts one.
+    Dormant,
+    /// It is ending.
+    Closing,
+    /// It has ended.
+    Closed,
+    /// It has ended, because no worker could be started.
+    Dead,
+}
+
+/// A session at one moment: what can be told without asking its worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub state: Phase,
+    /// The execution that runs.
+    pub running: Option<PromiseId>,
+    /// What that has printed so far.
+    pub output: Option<Tally>,
+    /// What waits, in the order of its turns.
+    pub queue: Vec<Waiting>,
+    /// The call that is open.
+    pub asking: Option<PromiseId>,
+    /// Highest `In [count]`.
+    pub execution_count: u32,
+    /// When it last ran code, or began.
+    pub last_active_at: Timestamp,
+    /// Process id of its worker, and where that came from.
+    pub worker: Option<WorkerView>,
+    /// Its limits and what enforces each.
+    pub limits: Json,
+    /// What confines it: sentences.
+    pub confinement: Vec<String>,
+    /// Functions that clients offer.
+    pub tools: Vec<Tool>,
+    /// Durable channels, by name.
+    pub channels: Vec<String>,
+}
+
+/// An execution that waits.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Waiting {
+    /// Its promise.
+    pub promise: PromiseId,
+    /// As asked.
+    pub priority: i32,
+}
+
+/// The worker of a session.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct WorkerView {
+    /// Process id.
+    pub pid: u32,
+    /// `warm`, `forked` or `cold`.
+    pub origin: &'static str,
+    /// Resident bytes.
+    pub resident_bytes: u64,
 }
 
 /// The ways into a session, by lane. Control never waits behind the others.
@@ -159,8 +388,9 @@ pub struct InputSenders {
     pub shell: mpsc::Sender<ClientRequest>,
 }
 
-/// Requests on their way between two tasks; the queue proper is the session's.
-const IN_FLIGHT: usize = 16;
+/// Requests on their way between two tasks; the queue proper is the session's. All executions that a session may have
+/// open, and a few questions: a server does not wait for one session.
+const IN_FLIGHT: usize = 2 * SESSION_OPEN_MAX;
 
 /// Makes the lanes of a session.
 #[must_use]
@@ -247,5 +477,10 @@ mod tests {
         assert_ne!(one.key(&options(Some("k"))), request("one", "{\"a\":1}").key(&options(Some("k"))));
         assert_ne!(one.key(&options(None)), two.key(&options(None)));
         assert_ne!(one.key(&options(None)), one.key(&options(Some("m"))));
+    }
+
+    #[test]
+    fn no_client_can_have_its_code_taken_for_a_channel() {
+        assert!(!request(CHANNEL_PRINCIPAL, "{}").key(&ExecuteOptions::default()).is_channel());
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use cob_bridge::{Bridge, Entry, History, Write};
-use cob_pool::{Custodian, LeaseError, Origin, Program, Progress, Worker, WorkerEvent, Workers};
+use cob_pool::{LeaseError, Origin, Program, Progress, Worker, WorkerEvent, Workers};
 use cob_protocol::content::{ConnectReply, ExecutionState};
 use cob_protocol::crash_point;
 use cob_protocol::frame::RequestNumber;
@@ -18,11 +18,13 @@ use cob_protocol::json::Json;
 use cob_protocol::limits::{EVENTS_AT_ONCE_MAX, FLUSH_MS_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX};
 use cob_protocol::promise::{Durability, Promise};
 use cob_protocol::resources::Limits;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::arrivals::Arrivals;
 use crate::calls::{CallEnd, Question};
+use crate::channels::Channels;
 use crate::contexts::Contexts;
 use crate::disk::{Measuring, measurement};
 use crate::dispatch::{Joined, Queued};
@@ -30,10 +32,14 @@ use crate::handlers::UsageSample;
 use crate::hearing::News;
 use crate::ladder::{Ladder, TimeLeft};
 use crate::outlet::Outlet;
+use crate::queue::Queue;
 use crate::records::Records;
 use crate::recovery::Past;
-use crate::request::{ClientRequest, Command, Inputs};
+use crate::request::{Asked, ClientRequest, Inputs};
+use crate::standing::Activity;
 use crate::survival::{Kept, Started, Survival};
+use crate::tools::Tools;
+use crate::waits::Wait;
 
 /// How a session is set up.
 #[derive(Debug)]
@@ -58,6 +64,13 @@ pub struct Config {
     pub ports: Option<ConnectReply>,
     /// How safe its records are before anybody is told, unless a request says otherwise.
     pub durability: Durability,
+    /// It is one of many in a server: that has recorded its beginning and looks at deadlines ([`Command::Overdue`]);
+    /// after a recovery without its worker another one is started when it is needed.
+    pub is_hosted: bool,
+    /// Time without an execution after which it ends.
+    pub idle_timeout: Option<Duration>,
+    /// What is recorded about it: what people are told, and what it is started with again. Absent: program and folder.
+    pub about: Option<Json>,
     /// How its workers outlive this process, if they do.
     pub survival: Option<Survival>,
     /// What was recorded of it before this process began.
@@ -81,14 +94,12 @@ pub struct Session {
     pub(crate) bridge: Bridge,
     pub(crate) records: Records,
     pub(crate) outlet: Outlet,
-    inputs: Inputs,
+    pub(crate) inputs: Inputs,
     pub(crate) worker: WorkerState,
     /// Counts the workers: what was meant for one of them must not reach the next.
     pub(crate) generation: u64,
     /// Who keeps the present worker for the next server.
     pub(crate) kept: Option<Kept>,
-    /// Who will keep the next one.
-    pub(crate) custodian: Option<Custodian>,
     /// How far the present worker was last written down.
     pub(crate) progress: Option<Progress>,
     /// The last question of the running code, if it was answered before this process began.
@@ -100,7 +111,7 @@ pub struct Session {
     pub(crate) enforced: Json,
     /// Requests whose promise is being recorded, and those that came after them.
     pub(crate) arrivals: Arrivals,
-    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) queue: Queue<Queued>,
     pub(crate) queue_bytes: usize,
     pub(crate) current: Option<Current>,
     /// The execution that ended last is settled, but not everything of it is recorded.
@@ -137,6 +148,17 @@ pub struct Session {
     pub(crate) stopping: Option<Stopping>,
     pub(crate) end: Option<End>,
     pub(crate) is_closed: bool,
+    /// Nothing new is taken, and it ends when everything else is done.
+    pub(crate) is_draining: bool,
+    /// Who waits for its end.
+    pub(crate) closing: Vec<Asked<()>>,
+    /// Who waits for the next worker, since the present one is to go.
+    pub(crate) restarting: Vec<Asked<()>>,
+    /// Promises whose deadline has passed, as somebody else has noticed.
+    pub(crate) due: VecDeque<PromiseId>,
+    pub(crate) activity: Activity,
+    pub(crate) tools: Tools,
+    pub(crate) channels: Channels,
 }
 
 pub(crate) enum WorkerState {
@@ -151,6 +173,8 @@ pub(crate) enum Current {
     Run(Box<Running>),
     /// A question about code.
     Ask { request: Box<ClientRequest>, number: RequestNumber },
+    /// A look at the namespace.
+    Look { number: RequestNumber, asked: Asked<Json> },
 }
 
 pub(crate) struct Running {
@@ -174,6 +198,8 @@ pub(crate) struct Running {
     pub(crate) error: Option<cob_protocol::event::ErrorText>,
     /// What it asks and nobody has answered yet.
     pub(crate) question: Option<Question>,
+    /// What it waits for that is no promise.
+    pub(crate) wait: Option<Wait>,
     /// The time it may still take, if that is limited.
     pub(crate) time: Option<TimeLeft>,
 }
@@ -211,6 +237,9 @@ impl Session {
         }
         Self {
             config,
+            activity: Activity::new(bridge.now()),
+            tools: Tools::default(),
+            channels: Channels::default(),
             records: Records::new(bridge.clone()),
             bridge,
             outlet,
@@ -218,14 +247,13 @@ impl Session {
             worker: WorkerState::None,
             generation: 0,
             kept: None,
-            custodian: None,
             progress: None,
             recalled: None,
             ready: None,
             origin: None,
             enforced: Json::array(),
             arrivals: Arrivals::default(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             queue_bytes: 0,
             current: None,
             is_concluding: false,
@@ -249,6 +277,10 @@ impl Session {
             stopping: None,
             end: None,
             is_closed: false,
+            is_draining: false,
+            closing: Vec::new(),
+            restarting: Vec::new(),
+            due: VecDeque::new(),
         }
     }
 
@@ -262,8 +294,10 @@ impl Session {
                 crash_point!("recovered");
             }
             None => {
-                let (session, about) = (self.config.id, self.about());
-                self.write_surely(self.config.durability, Write::OpenSession { session, about });
+                if !self.config.is_hosted {
+                    let (session, about) = (self.config.id, self.about());
+                    self.write_surely(self.config.durability, Write::OpenSession { session, about });
+                }
                 self.start_worker();
             }
         }
@@ -271,8 +305,11 @@ impl Session {
             // What is told may make room for what is next, and what begins has something to tell.
             while self.tell_on() | self.advance() {}
             self.outlet.flush();
+            self.end_when_drained();
+            self.tell_standing();
             if self.is_over() {
                 if self.is_closed {
+                    self.say_goodbye();
                     self.outlet.finish(Duration::from_millis(FLUSH_MS_MAX)).await;
                     return self.end.unwrap_or(End::Shutdown);
                 }
@@ -305,15 +342,19 @@ impl Session {
             () = flushed_by(&self.outlet, finishing), if finishing.is_some() => self.finish(),
             () = self.records.due(), if !is_held => {}
             created = self.arrivals.next() => self.arrived(created),
-            due = self.bridge.due(), if has_room && !self.is_ending() => self.overdue(due).await,
+            happened = self.channels.happened() => self.channel_happened(happened),
+            due = due(&self.bridge, self.config.is_hosted, &mut self.due), if has_room && !self.is_ending() => {
+                self.overdue(due).await;
+            }
             () = custodian_lost(&self.kept), if self.kept.is_some() => self.keep_again().await,
             news = self.worker.news(), if has_room && !self.is_ending() => match news {
                 News::Started(started) => self.worker_started(*started),
                 News::Event(event) => {
-                    self.worker_events(event).await;
-                    // A worker that floods is always ready: without a look at the sockets in between, nobody else
-                    // would be accepted, read or answered until it pauses.
-                    tokio::task::yield_now().await;
+                    if self.worker_events(event).await {
+                        // A worker that floods is always ready: without a look at the sockets in between, nobody else
+                        // would be accepted, read or answered until it pauses.
+                        tokio::task::yield_now().await;
+                    }
                 }
             },
             () = self.outlet.room(), if !outlet_has_room => {}
@@ -329,28 +370,22 @@ impl Session {
     }
 
     /// Deals with what a worker did, and with whatever else it has done by now: what belongs together is recorded
-    /// together.
-    async fn worker_events(&mut self, event: WorkerEvent) {
+    /// together. Whether it may have done more.
+    async fn worker_events(&mut self, event: WorkerEvent) -> bool {
         self.worker_event(event);
         for _ in 1..EVENTS_AT_ONCE_MAX {
             if self.is_ending() || !self.has_room() {
-                return;
+                return true;
             }
-            let WorkerState::Live(worker) = &mut self.worker else { return };
+            let WorkerState::Live(worker) = &mut self.worker else { return true };
             let arrived = tokio::select! {
                 biased;
                 event = worker.next() => event,
-                () = std::future::ready(()) => return,
+                () = std::future::ready(()) => return false,
             };
             self.worker_event(arrived);
         }
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Interrupt => self.interrupt(),
-            Command::Shutdown => self.shut_down(false),
-        }
+        true
     }
 
     /// What people are told of the session when only its record is left.
@@ -364,21 +399,46 @@ impl Session {
 
     /// Starts what is next in the queue, if nothing runs; whether there was something.
     fn advance(&mut self) -> bool {
+        self.wake();
         if !self.is_free() {
             return false;
         }
-        let Some(queued) = self.queue.pop_front() else { return false };
+        let Some(queued) = self.queue.pop() else { return false };
         self.queue_bytes -= queued.request.bytes();
         self.begin(queued);
         true
+    }
+
+    /// Starts a worker when there is none and something needs one.
+    fn wake(&mut self) {
+        let is_needed =
+            !self.queue.is_empty() || !self.waiting_for_ready.is_empty() || !self.restarting.is_empty();
+        if is_needed && !self.is_stopping() && matches!(self.worker, WorkerState::None) {
+            self.start_worker();
+        }
+    }
+
+    /// Refuses what lies in the lanes when the session has ended.
+    pub(crate) fn refuse_late_requests(&mut self) {
+        for lane in [&mut self.inputs.control, &mut self.inputs.stdin, &mut self.inputs.shell] {
+            lane.close();
+        }
+        let late =
+            |lane: &mut mpsc::Receiver<ClientRequest>| std::iter::from_fn(|| lane.try_recv().ok()).collect();
+        let mut requests: Vec<ClientRequest> = late(&mut self.inputs.control);
+        requests.append(&mut late(&mut self.inputs.shell));
+        for request in requests {
+            self.accept(request);
+        }
+        self.tell_on();
     }
 
     /// Whether the worker is there and has nothing to do.
     pub(crate) fn is_free(&self) -> bool {
         self.current.is_none()
             && !self.is_ending()
-            && self.stopping.is_none()
-            && self.end.is_none()
+            && !self.is_stopping()
+            && !self.is_killed
             && matches!(self.worker, WorkerState::Live(_))
     }
 }
@@ -387,6 +447,15 @@ impl Session {
 async fn flushed_by(outlet: &Outlet, deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         outlet.flushed(deadline.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+/// The next promise whose deadline has passed: in a server somebody else watches the clock. Cancel-safe.
+async fn due(bridge: &Bridge, is_hosted: bool, routed: &mut VecDeque<PromiseId>) -> PromiseId {
+    match routed.pop_front() {
+        Some(id) => id,
+        None if is_hosted => std::future::pending().await,
+        None => bridge.due().await,
     }
 }
 

@@ -1,28 +1,39 @@
 //! Sessions that outlive their server: a custodian keeps a second handle on everything that belongs to a worker, and
 //! the store says where the next server finds it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cob_bridge::{Custody, Write};
-use cob_pool::{Custodian, CustodyError, Deposit, LeaseError, Leased, Origin, Program, Request, Worker};
+use cob_pool::{
+    Custodian, CustodyError, Deposit, LeaseError, Leased, Origin, Program, Progress, Request, Taken, Worker,
+    take_over,
+};
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::json::Json;
+use cob_protocol::limits::TAKING_OVER_MAX;
 use cob_protocol::resources::Limits;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::records::Effect;
 use crate::session::{Session, WorkerState};
 
-/// How the workers of a session outlive this process.
+/// How the workers of sessions outlive this process. All clones share one custodian, which is started when the first
+/// worker is to be kept, and again when it was lost.
 #[derive(Clone, Debug)]
-pub struct Survival {
-    /// The program that becomes the custodian.
-    pub custodian: Program,
-    /// A private folder for its socket.
-    pub folder: PathBuf,
-    /// How long workers go on without a server.
-    pub grace: Duration,
+pub struct Survival(Arc<Surviving>);
+
+#[derive(Debug)]
+struct Surviving {
+    program: Program,
+    folder: PathBuf,
+    grace: Duration,
+    /// The one there is. Whoever starts another holds the lock meanwhile, so that only one is started.
+    custodian: Mutex<Option<Custodian>>,
+    /// Workers that may be taken over at a time: a custodian hears only so many strangers.
+    turns: Semaphore,
 }
 
 /// A worker that a custodian keeps.
@@ -65,17 +76,70 @@ impl Kept {
 }
 
 impl Survival {
-    /// Gives a worker to a custodian: the one there is, or a new one.
+    /// `program` becomes the custodian, `folder` is a private one for its socket, and workers go on without a server for
+    /// `grace`.
+    #[must_use]
+    pub fn new(program: Program, folder: PathBuf, grace: Duration) -> Self {
+        let turns = Semaphore::new(TAKING_OVER_MAX);
+        Self(Arc::new(Surviving { program, folder, grace, custodian: Mutex::default(), turns }))
+    }
+
+    /// Starts the custodian before it is needed: the first worker does not wait for it then.
+    ///
+    /// # Errors
+    /// [`CustodyError::Start`].
+    pub async fn prepare(&self) -> Result<(), CustodyError> {
+        self.custodian(None).await.map(drop)
+    }
+
+    /// Lets go of the custodian and waits for its end, and with it that of its socket; not for ever. Nothing is kept any
+    /// more.
+    pub async fn end(&self, patience: Duration) {
+        let ended = async {
+            let Some(custodian) = self.0.custodian.lock().await.take() else { return };
+            let pid = custodian.pid();
+            drop(custodian);
+            // One that cannot be watched has ended.
+            let _ = cob_pool::exit_of(pid).await;
+        };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!("the custodian has not ended in time");
+        }
+    }
+
+    /// The custodian there is, else the one that was `found`, else a new one.
+    async fn custodian(&self, found: Option<Custodian>) -> Result<Custodian, CustodyError> {
+        let Surviving { program, folder, grace, custodian, .. } = &*self.0;
+        let mut known = custodian.lock().await;
+        if let Some(custodian) = known.as_ref().filter(|custodian| !custodian.is_gone()) {
+            return Ok(custodian.clone());
+        }
+        let next = match found.filter(|custodian| !custodian.is_gone()) {
+            Some(found) => found,
+            None => Custodian::start(program, folder, *grace).await?,
+        };
+        Ok(known.insert(next).clone())
+    }
+
+    /// Fetches a worker from the custodian of the last server.
+    pub(crate) async fn fetch(
+        &self,
+        place: (&Path, &str),
+        recorded: Progress,
+    ) -> Result<Taken, CustodyError> {
+        // It is never closed.
+        let _turn = self.0.turns.acquire().await;
+        take_over(place, recorded).await
+    }
+
+    /// Gives a worker to the custodian; `found` is the one that it came from, if it did.
     pub(crate) async fn keep(
         &self,
-        custodian: Option<Custodian>,
+        found: Option<Custodian>,
         worker: &Worker,
         note: &Note,
     ) -> Result<Kept, CustodyError> {
-        let custodian = match custodian {
-            Some(custodian) => custodian,
-            None => Custodian::start(&self.custodian, &self.folder, self.grace).await?,
-        };
+        let custodian = self.custodian(found).await?;
         let note = Json::of(note).unwrap_or_default();
         let deposit = custodian.deposit(worker, note.as_str()).await?;
         Ok(Kept { custodian, deposit })
@@ -96,13 +160,13 @@ impl Session {
         };
         let request =
             Request { program: self.config.program.clone(), hello, limits: self.config.limits.clone() };
-        let (workers, custodian) = (self.config.workers.clone(), self.custodian.take());
+        let workers = self.config.workers.clone();
         self.generation += 1;
         self.worker = WorkerState::Starting(tokio::spawn(async move {
             let leased = workers.lease(&request).await?;
             let kept = match survival {
                 None => None,
-                Some(survival) => kept(&survival, custodian, &leased).await,
+                Some(survival) => kept(&survival, &leased).await,
             };
             Ok::<_, LeaseError>(Started { leased, kept })
         }));
@@ -126,7 +190,7 @@ impl Session {
         else {
             return;
         };
-        tracing::warn!("the custodian is gone; starting another");
+        tracing::warn!(session = %self.config.id, "the custodian is gone; another one keeps the worker from now on");
         match survival.keep(None, worker, &note).await {
             Ok(kept) => {
                 let progress = self.progress.take();
@@ -142,7 +206,6 @@ impl Session {
     pub(crate) fn release_kept(&mut self) {
         let Some(Kept { custodian, deposit }) = self.kept.take() else { return };
         custodian.release(&deposit.secret);
-        self.custodian = Some(custodian);
         let session = self.config.id;
         self.records.write(self.config.durability, Write::Custody { session, custody: None });
     }
@@ -185,7 +248,7 @@ impl Session {
     }
 }
 
-async fn kept(survival: &Survival, custodian: Option<Custodian>, leased: &Leased) -> Option<Kept> {
+async fn kept(survival: &Survival, leased: &Leased) -> Option<Kept> {
     let Leased { worker, ready, origin, limits, enforced } = leased;
     let note = Note {
         ready: ready.clone(),
@@ -194,7 +257,7 @@ async fn kept(survival: &Survival, custodian: Option<Custodian>, leased: &Leased
         enforced: Json::from(enforced.clone()),
     };
     survival
-        .keep(custodian, worker, &note)
+        .keep(None, worker, &note)
         .await
         .inspect_err(|error| tracing::error!(%error, "the worker will not outlive this process"))
         .ok()

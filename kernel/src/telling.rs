@@ -12,7 +12,7 @@ use cob_protocol::message::{Channel, Outgoing};
 use cob_protocol::promise::{Durability, SessionState, Settlement, State};
 
 use crate::records::{Effect, Released, Touched};
-use crate::request::ClientRequest;
+use crate::request::{ClientRequest, Refusal};
 use crate::session::{Current, Finishing, Session, WorkerState};
 
 impl Session {
@@ -25,7 +25,9 @@ impl Session {
 
     /// Busy or idle with a request.
     pub(crate) fn status(&mut self, state: ExecutionState, request: &ClientRequest) {
-        self.tell(request.channel, Effect::Publish(status(state, request.parent())));
+        if self.outlet.is_heard() {
+            self.tell(request.channel, Effect::Publish(status(state, request.parent())));
+        }
     }
 
     /// Broadcasts something about a request.
@@ -49,8 +51,8 @@ impl Session {
     }
 
     pub(crate) fn send_reply(&mut self, request: &ClientRequest, message: Outgoing) {
-        let identity = request.client.identity.clone();
-        self.tell(request.channel, Effect::Reply { channel: request.channel, identity, message });
+        let address = request.client.address.clone();
+        self.tell(request.channel, Effect::Reply { channel: request.channel, address, message });
     }
 
     /// Lets something happen in its turn; what answers the control channel waits for no record.
@@ -87,15 +89,15 @@ impl Session {
                 crash_point!("event_sent");
             }
             Effect::Publish(message) => self.outlet.publish(message),
-            Effect::Reply { channel, identity, message } => {
+            Effect::Reply { channel, address, message } => {
                 if channel == Channel::Stdin {
                     crash_point!("call_committed");
                 }
-                self.outlet.reply(channel, &identity, message);
+                self.outlet.reply(channel, &address, message);
             }
-            Effect::Answer { promise, channel, identity, message } => {
+            Effect::Answer { promise, channel, address, message } => {
                 let metadata = promise.map_or_else(Json::object, |id| self.settled_metadata(id));
-                self.outlet.reply(channel, &identity, Outgoing { metadata, ..message });
+                self.outlet.reply(channel, &address, Outgoing { metadata, ..message });
             }
             Effect::Send { generation, frame, payloads, lane } => {
                 let is_work = matches!(*frame, Frame::Execute(_));
@@ -130,7 +132,9 @@ impl Session {
                 crash_point!("settled_before_reply");
                 self.finish_when_flushed(finishing);
             }
-            Effect::Owed(_) | Effect::Started(_) => {}
+            Effect::Report(report) => report(Ok(())),
+            Effect::Item(sent) => self.item_settled(*sent, Ok(())),
+            Effect::Owed(_) | Effect::Started(_) | Effect::Unrecorded { .. } => {}
         }
     }
 
@@ -146,6 +150,9 @@ impl Session {
             ) => {
                 self.reply_error(&request, ErrorCode::RequestTooLarge, &why, SessionState::Kept);
                 self.status(ExecutionState::Idle, &request);
+            }
+            (Frame::Namespace(_), Some(Current::Look { asked, .. })) => {
+                let _ = asked.send(Err(Refusal::new(ErrorCode::WorkerLost, why)));
             }
             (Frame::Answer(answer), current) => {
                 self.current = current;
@@ -194,6 +201,10 @@ impl Session {
         self.mark_unrecorded(execution, &reason);
         let effects = self.records.take_behind().into_iter().filter_map(|effect| match effect {
             Effect::Show(_) => None,
+            Effect::Item(sent) if sent.promise.execution == execution => {
+                self.item_settled(*sent, Err(&reason));
+                None
+            }
             Effect::Finish(finishing) if finishing.running.promise.execution == execution => {
                 Some(Effect::Finish(self.finish_unrecorded(finishing, &reason)))
             }
@@ -242,6 +253,9 @@ impl Session {
                 return Some(Effect::Finish(self.finish_unrecorded(finishing, error)));
             }
             Effect::Owed(write) => self.owed.push(*write),
+            Effect::Report(report) => report(Err(error)),
+            Effect::Item(sent) => self.item_settled(*sent, Err(error)),
+            Effect::Unrecorded { promise, reply } => self.outlet.unrecorded(promise, &reply),
             Effect::Started(id) => {
                 let promises = self.queue.iter_mut().filter_map(|queued| queued.promised.as_mut());
                 promises
@@ -267,6 +281,7 @@ impl Session {
             settlement.tally = context.budget.tally();
         }
         self.owed.push(Write::Settle { id: finishing.running.promise, settlement });
+        self.outlet.unrecorded(finishing.running.promise, &content);
         finishing.reply = finishing.reply.map(|_| content);
         finishing.failed = true;
         finishing

@@ -37,7 +37,7 @@ pub(crate) struct Records {
 
 /// What a record survives.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Survives {
+pub(crate) enum Survives {
     /// The death of any process
     Process,
     /// The loss of power as well: every record is synchronised to the disk
@@ -53,6 +53,15 @@ pub(crate) struct Opened {
     pub(crate) durability: Durability,
 }
 
+impl From<Survives> for Durability {
+    fn from(survives: Survives) -> Self {
+        match survives {
+            Survives::Process => Self::Process,
+            Survives::Power => Self::Power,
+        }
+    }
+}
+
 impl Records {
     /// Opens the records of the kernel with this connection file. May take a while.
     pub(crate) async fn open(
@@ -60,10 +69,7 @@ impl Records {
         connection_file: &Path,
         clock: Arc<dyn Clock>,
     ) -> Result<Opened, Failure> {
-        let durability = match self.durability {
-            Survives::Process => Durability::Process,
-            Survives::Power => Durability::Power,
-        };
+        let durability = Durability::from(self.durability);
         let Some(bridge) = self.bridge(connection_file, Arc::clone(&clock)).await? else {
             let bridge = Bridge::in_memory(clock);
             let (session, history) = (SessionId(1), Vec::new());
@@ -117,17 +123,7 @@ impl Records {
         if self.grace.is_zero() || self.ephemeral {
             return Ok(None);
         }
-        cob_pool::private_folder(runtime).map_err(Failure::failed)?;
-        let path = std::env::current_exe()
-            .map_err(|error| Failure::Failed(format!("cannot tell where this program lies: {error}")))?;
-        let custodian = Program {
-            path,
-            arguments: vec!["custodian".into()],
-            image: None,
-            environment: std::env::vars_os().filter(|(name, _)| name == "COB_LOG").collect(),
-            directory: Some("/".into()),
-        };
-        Ok(Some(Survival { custodian, folder: runtime.to_owned(), grace: self.grace }))
+        surviving(runtime, self.grace).map(Some)
     }
 
     /// A worker that outlives this process is its own: one from the server's pool ends with the lease.
@@ -136,15 +132,30 @@ impl Records {
     }
 }
 
+/// How workers outlive this process for `grace`; their custodian can be reached in `runtime`.
+pub(crate) fn surviving(runtime: &Path, grace: Duration) -> Result<Survival, Failure> {
+    cob_pool::private_folder(runtime).map_err(Failure::failed)?;
+    let path = std::env::current_exe()
+        .map_err(|error| Failure::Failed(format!("cannot tell where this program lies: {error}")))?;
+    let custodian = Program {
+        path,
+        arguments: vec!["custodian".into()],
+        image: None,
+        environment: std::env::vars_os().filter(|(name, _)| name == "COB_LOG").collect(),
+        directory: Some("/".into()),
+    };
+    Ok(Survival::new(custodian, runtime.to_owned(), grace))
+}
+
 /// The folders above a store in its usual place.
-fn made(folder: PathBuf) -> Result<PathBuf, Failure> {
+pub(crate) fn made(folder: PathBuf) -> Result<PathBuf, Failure> {
     let parent = folder.parent().unwrap_or(&folder);
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
     made.map_err(|error| Failure::Failed(format!("cannot make {}: {error}", parent.display())))?;
     Ok(folder)
 }
 
-fn grace(text: &str) -> Result<Duration, String> {
+pub(crate) fn grace(text: &str) -> Result<Duration, String> {
     // With or without the unit that limits of time are written with.
     let grace = limits::seconds(text.strip_suffix('s').unwrap_or(text))?;
     if grace.as_secs() > GRACE_S_MAX {

@@ -1,31 +1,115 @@
-//! `cob info`: what the server on this machine holds and has done.
+//! `cob info`: what the server on this machine holds and has done; `cob metrics`: the same as figures.
+
+mod server;
+mod session;
 
 use std::io::Write;
 
 use clap::Args;
-use serde_json::Value;
+use cob_clients::agent::AgentConnection;
+use cob_protocol::ids::SessionId;
+use serde_json::{Value, json};
 
+use super::figures::text;
+use super::remote::{self, Server, ask, none_runs, say};
 use super::surroundings::shared_pool;
 use super::{Failure, block_on};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Everything about this session instead
+    #[arg(value_name = "SESSION", value_parser = remote::session)]
+    session: Option<SessionId>,
+    /// With the names, types and sizes of the session's variables; never their values
+    #[arg(long, requires = "session")]
+    namespace: bool,
     /// The whole document as JSON instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Metrics {
+    #[command(flatten)]
+    server: Server,
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
-    let document = block_on(shared_pool().info())?.map_err(Failure::failed)?;
-    let mut out = std::io::stdout().lock();
-    // A reader that has seen enough (`| head`) is no failure.
-    let _ = if options.json { writeln!(out, "{document}") } else { show(&mut out, &document) };
+    block_on(async {
+        if let Some(session) = options.session {
+            let mut connection = options.server.connect().await?;
+            return of_session(&mut connection, session, &options).await;
+        }
+        let server = match options.server.running().await? {
+            Some(mut connection) => Some(ask(&mut connection, "server_info", json!({})).await?),
+            None => None,
+        };
+        of_server(server, &options).await
+    })?
+}
+
+pub(crate) fn metrics(options: Metrics) -> Result<(), Failure> {
+    let reply = block_on(async {
+        let mut connection = options.server.connect().await?;
+        ask(&mut connection, "metrics", json!({})).await
+    })??;
+    say(text(&reply["text"]).trim_end());
     Ok(())
 }
 
-/// The same for people.
-fn show(out: &mut impl Write, document: &str) -> std::io::Result<()> {
-    let info: Value = serde_json::from_str(document).unwrap_or_default();
+async fn of_session(
+    connection: &mut AgentConnection,
+    session: SessionId,
+    options: &Options,
+) -> Result<(), Failure> {
+    let request = json!({ "session_id": session.to_string(), "namespace": options.namespace });
+    let mut reply = ask(connection, "session_info", request).await?;
+    let document = reply["session"].take();
+    let mut out = std::io::stdout().lock();
+    // A reader that has seen enough (`| head`) is no failure.
+    let _ = if options.json { writeln!(out, "{document}") } else { session::show(&mut out, &document) };
+    Ok(())
+}
+
+/// What a server says of itself, and what the pool of this machine does.
+async fn of_server(server: Option<Value>, options: &Options) -> Result<(), Failure> {
+    let pool = shared_pool().info().await;
+    let pool: Option<Value> = match (&server, pool) {
+        (_, Ok(document)) => serde_json::from_str(&document).ok(),
+        (Some(_), Err(_)) => None,
+        (None, Err(error)) => {
+            tracing::debug!(%error, "nobody keeps warm workers here either");
+            return Err(none_runs());
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    // A reader that has seen enough (`| head`) is no failure.
+    let _ = if options.json {
+        writeln!(out, "{}", document(server, pool))
+    } else {
+        let file = options.server.file();
+        let shown = server.as_ref().map_or(Ok(()), |server| {
+            server::show(&mut out, server, file.as_ref()).and_then(|()| writeln!(out))
+        });
+        shown.and_then(|()| pool.as_ref().map_or(Ok(()), |pool| show(&mut out, pool)))
+    };
+    Ok(())
+}
+
+/// The pool's document, with the server's beside it.
+fn document(server: Option<Value>, pool: Option<Value>) -> Value {
+    let mut document = pool.unwrap_or_else(|| json!({}));
+    if let Some(Value::Object(mut server)) = server {
+        server.remove("status");
+        document["server"] = Value::Object(server);
+    }
+    document
+}
+
+/// The pool for people.
+fn show(out: &mut impl Write, info: &Value) -> std::io::Result<()> {
     for environment in info["environments"].as_array().into_iter().flatten() {
         show_environment(out, environment)?;
     }

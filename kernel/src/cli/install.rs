@@ -7,7 +7,7 @@ use cob_clients::notebook::kernelspec::{self, KernelSpec, SpecError};
 use cob_protocol::message::PROTOCOL_VERSION;
 
 use super::python::{self, Interpreter};
-use super::{Failure, absolute};
+use super::{Failure, absolute, attach};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// What front ends show [default: "Python VERSION (cob)"]
     #[arg(long, value_name = "TEXT")]
     display_name: Option<String>,
+    /// Notebooks share this session of the server; `new`: each has one of its own there
+    #[arg(long, value_name = "ID", value_parser = attach::wanted)]
+    session: Option<attach::Wanted>,
     #[command(flatten)]
     place: Place,
     /// List the kernelspecs that run cob
@@ -103,14 +106,23 @@ fn spec(options: &Options, interpreter: &Interpreter) -> Result<KernelSpec, Fail
         "debugger": false,
         "cob": { "version": env!("CARGO_PKG_VERSION"), "python": executable },
     });
+    let session = options.session.as_ref().map(ToString::to_string);
+    let mut argv = vec![text(cob)?, "kernel".to_owned()];
+    if let Some(session) = &session {
+        argv.extend(["--session".to_owned(), session.clone()]);
+    }
+    // One that is open has its interpreter.
+    if !matches!(options.session, Some(attach::Wanted::Open(_))) {
+        argv.extend(["--python".to_owned(), executable]);
+    }
+    argv.extend(["-f", "{connection_file}"].map(str::to_owned));
+    let suffix = session.map_or_else(String::new, |session| format!(", session {session}"));
     Ok(KernelSpec {
-        argv: [text(cob)?.as_str(), "kernel", "--python", &executable, "-f", "{connection_file}"]
-            .map(str::to_owned)
-            .to_vec(),
+        argv,
         display_name: options
             .display_name
             .clone()
-            .unwrap_or_else(|| format!("Python {} (cob)", interpreter.version)),
+            .unwrap_or_else(|| format!("Python {} (cob{suffix})", interpreter.version)),
         language: "python".to_owned(),
         interrupt_mode: Some("message".to_owned()),
         kernel_protocol_version: Some(PROTOCOL_VERSION.to_owned()),

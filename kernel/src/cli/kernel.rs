@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::surroundings::{Flags, Surroundings};
-use super::{Failure, block_on, durable, python, runtime, state};
+use super::{Failure, attach, block_on, durable, python, runtime, state};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -26,6 +26,10 @@ pub(crate) struct Options {
     /// The interpreter that runs the code [default: that of the active environment, else python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
+    /// Share this session of the server (`cob sessions` lists them) instead of serving one; `new`: one that is opened for
+    /// this front end and closed with it. Agents can use it as well
+    #[arg(long, value_name = "ID", value_parser = attach::wanted)]
+    session: Option<attach::Wanted>,
     #[command(flatten)]
     surroundings: Flags,
     #[command(flatten)]
@@ -33,6 +37,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
+    if let Some(wanted) = options.session.clone() {
+        return block_on(share(wanted, &options))?;
+    }
     let file = ConnectionFile::read(&options.connection_file).map_err(Failure::usage)?;
     let interpreter = python::resolve(python::choose(options.python.as_deref())?)?;
     let Surroundings { config, private } =
@@ -48,6 +55,14 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
         End::Shutdown => Ok(()),
         End::StartFailed(error) => Err(Failure::failed(error)),
     }
+}
+
+/// Shares a session of the server.
+async fn share(wanted: attach::Wanted, options: &Options) -> Result<(), Failure> {
+    let (sender, commands) = mpsc::channel(4);
+    tokio::spawn(watch_signals(sender.clone()));
+    tokio::spawn(watch_parent(sender));
+    attach::run(&options.connection_file, wanted, options.python.as_deref(), commands).await
 }
 
 async fn run(file: ConnectionFile, config: Config, options: &Options) -> Result<End, Failure> {

@@ -1,6 +1,7 @@
-//! `cob logs`: the output of executions, from a store that nobody or another process has open.
+//! `cob logs`: the output of executions, from the server that runs, else from a store that nobody or another process has
+//! open.
 
-mod printer;
+mod remote;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -12,14 +13,16 @@ use cob_protocol::ids::{PromiseId, SessionId};
 use cob_protocol::limits::{READ_BYTES_MAX, READ_EVENTS_MAX};
 use cob_protocol::promise::Kind;
 
-use self::printer::Printer;
-use super::{Failure, state};
+use self::remote::Shown;
+use super::printer::Printer;
+use super::remote::Server;
+use super::{Failure, block_on, state};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// A session (s1) or an execution of it (s1.e7) [default: the newest session]
     id: Option<String>,
-    /// The folder of the store [default: the store that was used last]
+    /// The folder of a store [default: the server is asked when one runs, else the store that was used last]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Begin with this event of the execution
@@ -31,9 +34,39 @@ pub(crate) struct Options {
     /// One event per line, as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
+    let unknown = match options.id.as_deref().filter(|_| options.store.is_none()) {
+        Some(id) => match block_on(from_server(id, &options))?? {
+            Shown::Everything => return Ok(()),
+            Shown::Nothing(unknown) => unknown,
+        },
+        None => None,
+    };
+    match (from_store(options), unknown) {
+        // Neither has it: then the server is who was asked.
+        (Err(Failure::Usage(_)), Some(unknown)) => Err(unknown),
+        (shown, _) => shown,
+    }
+}
+
+/// From the server, when one runs. What it does not know may be recorded in the store of a kernel.
+async fn from_server(id: &str, options: &Options) -> Result<Shown, Failure> {
+    let (session, execution) = parse(id)?;
+    if options.from.is_some() && execution.is_none() {
+        return Err(Failure::usage(FROM));
+    }
+    let Some(connection) = options.server.running().await? else { return Ok(Shown::Nothing(None)) };
+    let from = options.from.unwrap_or(1).max(1);
+    let wanted = remote::Wanted { session, execution, from, follows: options.follow };
+    let printer = Printer::new(io::stdout(), options.json, io::stdout().is_terminal());
+    remote::show(connection, wanted, printer).await
+}
+
+fn from_store(options: Options) -> Result<(), Failure> {
     let folder = state::chosen(options.store)?;
     // Before the first look, so that nothing is written between look and wait.
     let mut watch = options.follow.then(|| StoreWatch::new(&folder)).transpose().map_err(|error| {
@@ -56,6 +89,8 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     }
     if reading.is_damaged { Err(Failure::Silent(1)) } else { Ok(()) }
 }
+
+const FROM: &str = "--from counts the events of one execution: name it, as in s1.e7";
 
 /// What is shown, and how far it was.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,7 +120,7 @@ impl Place {
         }
         let at = execution.map(|execution| PromiseId::execution(session, execution));
         if from.is_some() && at.is_none() {
-            return Err(Failure::usage("--from counts the events of one execution: name it, as in s1.e7"));
+            return Err(Failure::usage(FROM));
         }
         if let Some(id) = at
             && store.promise(id).map_err(Failure::failed)?.is_none()
@@ -182,7 +217,7 @@ impl<W: io::Write> Reading<W> {
                 Ok(events) if events.is_empty() => return Ok(is_settled),
                 Ok(events) => {
                     for recorded in events {
-                        self.printer.event(id, &recorded)?;
+                        self.printer.event(id, recorded.number, &recorded.at.to_string(), &recorded.event)?;
                         self.place.next = recorded.number + 1;
                     }
                 }

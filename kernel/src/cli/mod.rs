@@ -2,25 +2,42 @@
 //!
 //! Exit codes: 0 success; 1 the code that ran failed, or cob did; 2 the request was wrong; 130 interrupted.
 
+mod attach;
 mod audit;
+mod completions;
+mod config;
+mod console;
+mod control;
 #[cfg(debug_assertions)]
 mod crash;
 mod doctor;
 mod durable;
+mod exec;
+mod figures;
+mod groups;
 mod info;
 mod install;
 mod kernel;
+mod keys;
+mod languages;
 mod limits;
 mod logs;
 mod notebook_file;
+mod printer;
+mod progress;
 mod promises;
 mod python;
+mod remote;
 mod run;
 mod runtime;
 mod serve;
+mod serving;
+mod sessions;
 mod state;
 mod surroundings;
+mod telemetry;
 mod terminal;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,10 +60,32 @@ enum Command {
     Install(install::Options),
     /// Run a notebook, a script or a piece of code, and show what it prints
     Run(run::Options),
-    /// Keep workers warm for all kernels of this user on this machine
-    Serve(serve::Options),
+    /// Serve sessions to agents and notebooks, and keep workers warm
+    Serve(Box<serve::Options>),
+    /// List the sessions of the server
+    Sessions(sessions::Options),
+    /// Run code in a session of the server, and show what it prints
+    Exec(exec::Options),
+    /// Show what happens in a session as it happens, and run what is typed
+    Attach(console::Options),
+    /// Stop the code that runs in a session
+    Interrupt(control::Interrupt),
+    /// Take an execution back: out of the queue, or by an interrupt
+    Cancel(control::Cancel),
+    /// Give a session a fresh namespace
+    Restart(control::Restart),
+    /// End a session
+    Kill(control::Kill),
+    /// Watch the sessions of the server
+    Top(top::Options),
     /// Show what the server on this machine holds and has done
     Info(info::Options),
+    /// Print the figures of the server in Prometheus' text format
+    Metrics(info::Metrics),
+    /// Check, show or explain the configuration of `cob serve`
+    Config(config::Options),
+    /// Say who may reach a server from elsewhere: keys of the server and of its clients
+    Keys(keys::Options),
     /// Show what code printed, as it was recorded: while it runs, afterwards, or after a crash
     Logs(logs::Options),
     /// List what was asked for and what became of it
@@ -58,6 +97,18 @@ enum Command {
     Custodian,
     /// Check what this host lacks, and say how to get it
     Doctor(doctor::Options),
+    /// Print the script that completes cob's command line in a shell
+    Completions(completions::Options),
+}
+
+impl Command {
+    /// Where spans are to go.
+    fn otlp(&self) -> Option<&str> {
+        match self {
+            Self::Serve(options) => options.otlp(),
+            _ => None,
+        }
+    }
 }
 
 /// Why a command failed, and with which exit code.
@@ -82,22 +133,47 @@ impl Failure {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log();
+    let cli = match config::command_line() {
+        Ok(cli) => cli,
+        Err(failure) => return exit(Err(failure)),
+    };
+    let telemetry = match telemetry::start(cli.command.otlp()) {
+        Ok(telemetry) => telemetry,
+        Err(failure) => return exit(Err(failure)),
+    };
     #[cfg(debug_assertions)]
     crash::arm();
     let result = match cli.command {
         Command::Kernel(options) => kernel::main(options),
         Command::Install(options) => install::main(options),
         Command::Run(options) => run::main(options),
-        Command::Serve(options) => serve::main(options),
+        Command::Serve(options) => serve::main(*options),
         Command::Info(options) => info::main(options),
+        Command::Config(options) => config::main(options),
+        Command::Keys(options) => keys::main(options),
         Command::Logs(options) => logs::main(options),
         Command::Promises(options) => promises::main(options),
         Command::Audit(options) => audit::main(options),
         Command::Custodian => return cob_pool::custodian_main(),
         Command::Doctor(options) => doctor::main(options),
+        Command::Sessions(options) => sessions::main(options),
+        Command::Exec(options) => exec::main(options),
+        Command::Attach(options) => console::main(options),
+        Command::Interrupt(options) => control::interrupt(options),
+        Command::Cancel(options) => control::cancel(options),
+        Command::Restart(options) => control::restart(options),
+        Command::Kill(options) => control::kill(options),
+        Command::Top(options) => top::main(options),
+        Command::Metrics(options) => info::metrics(options),
+        Command::Completions(options) => completions::main(options),
     };
+    terminal::restore();
+    drop(telemetry);
+    exit(result)
+}
+
+/// Says why a command failed, and how it ended.
+fn exit(result: Result<(), Failure>) -> ExitCode {
     let (text, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(text)) => (text, 2),
@@ -106,13 +182,6 @@ pub(crate) fn main() -> ExitCode {
     };
     eprintln!("cob: {text}");
     ExitCode::from(code)
-}
-
-/// Logs go to stderr; `COB_LOG` says what is worth a line (`info`, `cob_pool=debug`, …).
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("COB_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 /// One thread does everything: what cob waits for is processes and sockets.
@@ -135,4 +204,16 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
 /// the path of its interpreter, which is a link.
 fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -11,6 +11,7 @@ use cob_protocol::promise::Promise;
 use cob_protocol::time::Timestamp;
 use serde_json::{Value, json};
 
+use super::figures::inert;
 use super::{Failure, state};
 
 #[derive(Debug, Args)]
@@ -123,11 +124,6 @@ fn bytes(count: u64) -> String {
         10_240..10_485_760 => format!("{} KiB", count >> 10),
         _ => format!("{} MiB", count >> 20),
     }
-}
-
-/// A client's text, without what would move the cursor or break the line.
-fn inert(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A promise for machines.

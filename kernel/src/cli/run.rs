@@ -18,7 +18,7 @@ use super::terminal::{self, Terminal};
 use super::{Failure, absolute, block_on, python};
 
 /// Exit code of a program that was interrupted, by the shells' convention.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -167,18 +167,22 @@ impl Outcome {
         self.reply["status"] != "ok"
     }
 
-    /// 0, 1, or what the code said with `sys.exit`.
     fn exit_code(&self) -> u8 {
-        if !self.failed() {
-            return 0;
-        }
-        let status = (self.reply["ename"] == "SystemExit").then(|| self.reply["evalue"].as_str()).flatten();
-        match status {
-            None => 1,
-            Some("" | "None") => 0,
-            // The system keeps the low eight bits, as after any exit().
-            Some(text) => text.parse::<i64>().map_or(1, |code| code.rem_euclid(256) as u8),
-        }
+        exit_code(&self.reply)
+    }
+}
+
+/// 0, 1, or what the code said with `sys.exit`.
+pub(crate) fn exit_code(reply: &Value) -> u8 {
+    if reply["status"] == "ok" {
+        return 0;
+    }
+    let status = (reply["ename"] == "SystemExit").then(|| reply["evalue"].as_str()).flatten();
+    match status {
+        None => 1,
+        Some("" | "None") => 0,
+        // The system keeps the low eight bits, as after any exit().
+        Some(text) => text.parse::<i64>().map_or(1, |code| code.rem_euclid(256) as u8),
     }
 }
 

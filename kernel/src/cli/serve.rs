@@ -1,16 +1,28 @@
-//! `cob serve`: keeps workers warm for every kernel of this user on this machine.
+//! `cob serve`: sessions for agents and notebooks, and warm workers for every kernel of this user on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use cob_kernel::server::{Defaults, Settings};
 use cob_pool::{Listener, Pool, PoolConfig, Program, Warmth};
+use cob_protocol::limits::FLUSH_MS_MAX;
 use cob_protocol::resources::Limits;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use super::languages::{self, Installed};
+use super::limits::seconds;
+use super::serving::{self, Stops};
 use super::{Failure, block_on, python, runtime};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// The configuration: what neither a flag nor the environment says holds as that file says [default: what COB_CONFIG
+    /// names, else `cob/cob.toml` in the folder that XDG_CONFIG_HOME or HOME names]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// An interpreter to keep warm from the start, if need be with its own imports and number of spares:
     /// PATH[,import=MODULE+MODULE][,spares=NUMBER]. Others become warm when they are first used
     #[arg(long = "python", value_name = "PATH[,…]", value_parser = interpreter)]
@@ -22,12 +34,62 @@ pub(crate) struct Options {
     /// Workers that wait, per interpreter and environment
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     spares: usize,
+    /// Workers that wait for sessions from the start, per interpreter [default: as many]; 0: none before the first
+    /// session has asked
+    #[arg(long, value_name = "NUMBER")]
+    session_spares: Option<usize>,
     /// Memory for everything that waits; environments not used for long make room first
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = size)]
     memory: u64,
     /// What no session may exceed, for example memory=4G,processes=256
     #[arg(long, value_name = "LIMITS", value_parser = limits, default_value = "", hide_default_value = true)]
     limits: Limits,
+    /// The collector that spans are exported to (OTLP over HTTP), for example http://127.0.0.1:4318/v1/traces. Only in
+    /// a cob that was built with the feature `otel`
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
+    #[command(flatten)]
+    agents: serving::Options,
+    #[command(flatten)]
+    sessions: Sessions,
+}
+
+/// What holds for sessions that ask for nothing else.
+#[derive(Debug, Args)]
+// Its name would be that of the options that it is a part of.
+#[group(skip)]
+#[command(next_help_heading = "Sessions that ask for nothing else")]
+struct Sessions {
+    /// What they may use, for example memory=2G,time=60s
+    #[arg(long, value_name = "LIMITS", value_parser = limits, default_value = "", hide_default_value = true)]
+    session_limits: Limits,
+    /// Seconds without an execution after which they are closed; 0: they stay
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    session_idle_timeout: Duration,
+    /// Seconds after which code that does not react to an interrupt is killed, and its variables with it; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    session_interrupt_grace: Duration,
+    /// Their interpreter [default: the first of --python, else that of the active virtual environment, else `python3`]
+    #[arg(long, value_name = "PATH")]
+    session_python: Option<PathBuf>,
+}
+
+impl Options {
+    /// Where spans are to go.
+    pub(crate) fn otlp(&self) -> Option<&str> {
+        self.otlp.as_deref()
+    }
+}
+
+impl Sessions {
+    fn defaults(&self) -> Defaults {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Defaults {
+            limits: self.session_limits.clone(),
+            idle_timeout_ms: Some(ms(self.session_idle_timeout)).filter(|ms| *ms > 0),
+            interrupt_grace_ms: Some(ms(self.session_interrupt_grace)),
+        }
+    }
 }
 
 fn interpreter(text: &str) -> Result<(PathBuf, Warmth), String> {
@@ -70,22 +132,53 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     if options.imports.len() > 1 && options.imports.iter().any(String::is_empty) {
         return Err(Failure::usage("--import: an empty name is no name of a module"));
     }
-    let mut programs = Vec::new();
-    for (interpreter, warmth) in &options.interpreters {
-        let interpreter = python::resolve(python::choose(Some(interpreter))?)?;
-        let program = python::program(interpreter, std::env::vars_os().collect(), None);
-        programs.push((program, warmth.clone()));
-    }
+    let plan = plan(&options)?;
     if let Err(error) = cob_pool::raise_open_files() {
         tracing::warn!(%error, "no more descriptors than usual: fewer workers than there could be");
     }
-    block_on(serve(options, programs))?
+    block_on(serve(options, plan))?
 }
 
-async fn serve(options: Options, programs: Vec<(Program, Warmth)>) -> Result<(), Failure> {
+/// Which interpreters are used, and what of them is kept warm from the start.
+struct Plan {
+    /// Of sessions that name none, if one is named here.
+    session_python: Option<PathBuf>,
+    warm: Vec<(Program, Warmth)>,
+}
+
+fn plan(options: &Options) -> Result<Plan, Failure> {
+    let resolved = |named: Option<&Path>| python::choose(named).and_then(python::resolve);
+    let mut named = Vec::new();
+    for (interpreter, warmth) in &options.interpreters {
+        named.push((resolved(Some(interpreter))?, warmth.clone()));
+    }
+    let session_python = match &options.sessions.session_python {
+        Some(path) => Some(resolved(Some(path))?),
+        None => named.first().map(|(path, _)| path.clone()),
+    };
+    let mut warm = Vec::new();
+    // What sessions need is made first: agents wait for it.
+    if options.session_spares != Some(0) {
+        // Where there is none at all, sessions are told so.
+        let usual = session_python.clone().or_else(|| resolved(None).ok());
+        let usual = usual.filter(|usual| named.iter().all(|(path, _)| path != usual));
+        for (path, warmth) in named.iter().cloned().chain(usual.map(|path| (path, Warmth::default()))) {
+            let spares = options.session_spares.or(warmth.spares);
+            warm.push((languages::in_advance(path), Warmth { spares, ..warmth }));
+        }
+    }
+    let of_kernel = |path| python::program(path, std::env::vars_os().collect(), None);
+    warm.extend(named.into_iter().map(|(path, warmth)| (of_kernel(path), warmth)));
+    Ok(Plan { session_python, warm })
+}
+
+async fn serve(options: Options, plan: Plan) -> Result<(), Failure> {
     // From here on a request to end is carried out in order.
-    let stopped = signals()?;
+    let mut stopped = signals()?;
     let folder = runtime::folder();
+    if options.agents.replace {
+        options.agents.take_place(&folder).await?;
+    }
     let listener = Listener::bind(&folder).map_err(Failure::failed)?;
     let swept = listener.sweep().await;
     if swept > 0 {
@@ -98,29 +191,57 @@ async fn serve(options: Options, programs: Vec<(Program, Warmth)>) -> Result<(),
         ..PoolConfig::default()
     };
     let pool = Pool::start(config);
-    for (program, warmth) in programs {
+    let settings = options.agents.settings(&folder, &pool).await?;
+    let (ceiling, defaults) = (options.limits.clone(), options.sessions.defaults());
+    let settings = Settings { ceiling, defaults, ..settings };
+    let survival = settings.survival.clone();
+    let languages = Installed::new(plan.session_python);
+    let serving = options.agents.begin(&folder, &pool, settings, languages).await?;
+    for (program, warmth) in plan.warm {
         pool.warm(&program, warmth).await;
     }
     let build = python::build();
-    println!("keeping workers warm in {}; `cob info` shows them, Ctrl-C ends this", folder.display());
-    tokio::select! {
-        () = listener.serve(&pool, &build, Some(cob_python::MODULE), &options.limits) => {}
-        () = stopped => {}
-    }
+    let open = match serving.open() {
+        0 => String::new(),
+        open => format!("; {open} sessions go on"),
+    };
+    println!(
+        "serving agents and keeping workers warm in {}{open}; `cob info` shows them, Ctrl-C ends this",
+        folder.display()
+    );
+    let sharing = listener.serve(&pool, &build, Some(cob_python::MODULE), &options.limits);
+    serving.run(sharing, &mut stopped).await;
     drop(listener);
     pool.close().await;
+    if let Some(survival) = survival {
+        survival.end(Duration::from_millis(FLUSH_MS_MAX)).await;
+    }
     Ok(())
 }
 
-/// SIGINT or SIGTERM.
-fn signals() -> Result<impl Future<Output = ()>, Failure> {
+/// SIGINT or SIGTERM, and SIGHUP unless whoever started this has it ignored (`nohup`).
+fn signals() -> Result<Stops, Failure> {
     let failed = |error| Failure::Failed(format!("signals cannot be watched: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let wanted = kinds.into_iter().filter(|kind| *kind != SignalKind::hangup() || !is_hangup_ignored());
+    let (told, stops) = watch::channel(0);
+    let told = Arc::new(told);
+    for kind in wanted {
+        let mut signals = signal(kind).map_err(failed)?;
+        let told = Arc::clone(&told);
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                told.send_modify(|count| *count += 1);
+            }
+        });
+    }
+    Ok(Stops(stops))
+}
+
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit stands for signal 1.
+    ignored.is_some_and(|mask| mask & 1 == 1)
 }

@@ -41,20 +41,27 @@ pub(crate) fn of_kernel(connection_file: &Path) -> Result<PathBuf, Failure> {
     Ok(kernels()?.join(name))
 }
 
-/// The store that is meant: the one that was named, else the kernel's that was written last.
+/// The store that is meant: the one that was named, else the kernel's or the server's that was written last.
 pub(crate) fn chosen(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     if let Some(folder) = named {
         return Ok(folder);
     }
-    let kernels = kernels()?;
-    let known = known_stores(&kernels).map_err(|error| {
+    let (all, kernels) = (folder()?, kernels()?);
+    let look = |folder: &Path| {
+        known_stores(folder).map_err(|error| {
+            Failure::Usage(format!(
+                "cannot look for stores in {}: {error}; name one with --store",
+                folder.display()
+            ))
+        })
+    };
+    // That of the server lies beside those of kernels.
+    let known = look(&kernels)?.into_iter().chain(look(&all)?);
+    known.max_by_key(|store| store.written_at).map(|store| store.folder).ok_or_else(|| {
         Failure::Usage(format!(
-            "cannot look for stores in {}: {error}; name one with --store",
-            kernels.display()
+            "nothing was recorded in {} yet; `cob kernel` and `cob serve` do that, and --store names another folder",
+            all.display()
         ))
-    })?;
-    known.into_iter().next().map(|store| store.folder).ok_or_else(|| {
-        Failure::Usage(format!("there is no store in {}; name one with --store", kernels.display()))
     })
 }
 

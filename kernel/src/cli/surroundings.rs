@@ -82,6 +82,9 @@ impl Flags {
             is_confined: self.isolated,
             workers,
             durability: Durability::default(),
+            is_hosted: false,
+            idle_timeout: None,
+            about: None,
             survival: None,
             past: None,
             history: Vec::new(),
@@ -95,7 +98,7 @@ pub(crate) fn shared_pool() -> SharedPool {
     SharedPool::at(cob_pool::Listener::path_in(&runtime::folder()), python::build())
 }
 
-fn harmless() -> Vec<(OsString, OsString)> {
+pub(crate) fn harmless() -> Vec<(OsString, OsString)> {
     let is_harmless = |name: &OsString| {
         name.to_str().is_some_and(|name| HARMLESS.contains(&name) || name.starts_with("LC_"))
     };

@@ -1,8 +1,10 @@
 //! What people see while code runs, and what they type.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 use cob_protocol::message::Outgoing;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::Value;
 
 /// Shows broadcasts to a person: text as it comes, results as text, errors with their traceback.
@@ -98,25 +100,40 @@ pub(crate) fn ask(prompt: &str, password: bool) -> Option<String> {
 }
 
 /// The terminal does not show what is typed, until this is dropped.
-struct Silence(Option<rustix::termios::Termios>);
+struct Silence;
 
 impl Silence {
     fn begin() -> Self {
-        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-        let stdin = io::stdin();
-        let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        Self(tcsetattr(&stdin, OptionalActions::Now, &silent).is_ok().then_some(before))
+        change(LocalModes::ECHO);
+        Self
     }
 }
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, before);
-            eprintln!();
-        }
+        restore();
+        eprintln!();
+    }
+}
+
+/// How the terminal was before: whoever waits for what is typed may never come back to restore it.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Takes modes from the terminal that is typed at, until it is [restored](restore).
+pub(crate) fn change(without: LocalModes) {
+    let stdin = io::stdin();
+    let Ok(before) = tcgetattr(&stdin) else { return };
+    let mut changed = before.clone();
+    changed.local_modes.remove(without);
+    if tcsetattr(&stdin, OptionalActions::Now, &changed).is_ok() {
+        BEFORE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(before);
+    }
+}
+
+/// Makes the terminal what it was, if it was changed.
+pub(crate) fn restore() {
+    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
     }
 }
 

@@ -17,7 +17,7 @@ use cob_protocol::promise::{SessionState, Settlement, State, Tally};
 use tokio::time::Instant;
 
 use crate::contexts::{Budget, Context};
-use crate::dispatch::{Promised, Queued};
+use crate::dispatch::{Promised, Queued, options_of};
 use crate::ladder::TimeLeft;
 use crate::records::Effect;
 use crate::replies;
@@ -35,7 +35,10 @@ pub(crate) struct Verdict {
 impl Verdict {
     fn state(&self) -> State {
         match self.code {
-            ErrorCode::ShuttingDown | ErrorCode::InterruptedByForce => State::RejectedCanceled,
+            ErrorCode::ShuttingDown
+            | ErrorCode::SessionClosed
+            | ErrorCode::Restarted
+            | ErrorCode::InterruptedByForce => State::RejectedCanceled,
             ErrorCode::TimeLimit | ErrorCode::DeadlinePassed => State::RejectedTimedOut,
             _ => State::Rejected,
         }
@@ -56,6 +59,7 @@ impl Running {
             cell,
             error: None,
             question: None,
+            wait: None,
             time: None,
         })
     }
@@ -101,7 +105,7 @@ impl Session {
             vec![Bytes::from(body.code.clone())],
             Lane::Data,
         );
-        if !cell.silent {
+        if !cell.silent && self.outlet.is_heard() {
             let input = ExecuteInput { code: &body.code, execution_count: cell.count };
             let content = Json::of(&input).unwrap_or_default();
             let metadata = replies::acknowledgement(promise, promised.durability);
@@ -112,8 +116,8 @@ impl Session {
         self.records.submit();
         if store_history {
             let session = self.config.id;
-            let execution = promise.execution;
-            let history = Write::HistoryInput { session, line: cell.count, source: body.code, execution };
+            let (execution, line) = (promise.execution, cell.count);
+            let history = Write::HistoryInput { session, execution, line, source: body.code };
             self.later.push(history);
         }
         self.begun(Running::new(request, promised, Some(cell)));
@@ -123,15 +127,16 @@ impl Session {
     pub(crate) fn open(&mut self, request: &ClientRequest, promised: Promised) {
         self.status(ExecutionState::Busy, request);
         let Promised { id, durability, is_started } = promised;
-        self.contexts.open(Context::new(id, request.parent(), self.budget()));
+        self.contexts.open(Context::new(id, request.parent(), self.budget(request)));
         if !is_started {
             self.records.write(durability, Write::Start { id, count: self.count });
         }
     }
 
-    /// How much of the text of an execution is kept.
-    pub(crate) fn budget(&self) -> Budget {
-        let kept = self.config.limits.output_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    /// How much of the text of an execution is kept: what the session allows, or less if that was asked for.
+    pub(crate) fn budget(&self, request: &ClientRequest) -> Budget {
+        let limits = [self.config.limits.output_bytes, options_of(request).output_limit];
+        let kept = limits.into_iter().flatten().min().and_then(|bytes| usize::try_from(bytes).ok());
         Budget::new(kept.unwrap_or(OUTPUT_KEPT_BYTES_MAX))
     }
 

@@ -11,6 +11,8 @@ use cob_protocol::limits::SESSION_WAITING_MAX;
 use cob_protocol::message::PROTOCOL_VERSION;
 use cob_protocol::promise::SessionState;
 
+use tokio::sync::oneshot;
+
 use crate::request::ClientRequest;
 use crate::session::{Session, WorkerState};
 
@@ -90,7 +92,12 @@ impl Session {
             session.reply(request, "shutdown_reply", content.clone());
             session.publish(request, "shutdown_reply", &content);
         });
-        self.shut_down(restart);
+        match (self.config.is_hosted, restart) {
+            (false, _) => self.shut_down(restart),
+            // A front end that goes away leaves the session to those whose it is; nobody waits for the new worker.
+            (true, false) => {}
+            (true, true) => self.restart(oneshot::channel().0),
+        }
     }
 
     /// Processor use is that since the last request.

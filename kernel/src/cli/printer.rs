@@ -2,20 +2,20 @@
 
 use std::io::{self, Write};
 
-use cob_bridge::Recorded;
-use cob_protocol::event::Event;
+use cob_protocol::event::{Event, EventNumber};
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::terminal::without_escapes;
+use super::terminal::without_escapes;
 
 /// Longest escape sequence that is waited for when it is cut in two.
 const ESCAPE_BYTES_MAX: usize = 64;
 
 /// Where events go.
-pub(super) struct Printer<W> {
+#[derive(Debug)]
+pub(crate) struct Printer<W> {
     out: W,
     json: bool,
     /// Escape sequences pass.
@@ -30,27 +30,27 @@ pub(super) struct Printer<W> {
 #[derive(Serialize)]
 struct Line<'a> {
     promise: PromiseId,
-    number: u64,
-    at: String,
+    number: EventNumber,
+    at: &'a str,
     event: &'a Event,
 }
 
 impl<W: Write> Printer<W> {
-    pub(super) fn new(out: W, json: bool, is_terminal: bool) -> Self {
+    pub(crate) fn new(out: W, json: bool, is_terminal: bool) -> Self {
         Self { out, json, is_terminal, cut: String::new(), mid_line: false }
     }
 
     #[cfg(test)]
-    pub(super) fn out(&self) -> &W {
+    pub(crate) fn out(&self) -> &W {
         &self.out
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
     /// Something that is no event.
-    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
         if self.json {
             // Whoever reads JSON finds the gap in the numbers.
             eprintln!("cob: {text}");
@@ -60,14 +60,18 @@ impl<W: Write> Printer<W> {
         writeln!(self.out, "{text}")
     }
 
-    pub(super) fn event(&mut self, promise: PromiseId, recorded: &Recorded) -> io::Result<()> {
+    pub(crate) fn event(
+        &mut self,
+        promise: PromiseId,
+        number: EventNumber,
+        at: &str,
+        event: &Event,
+    ) -> io::Result<()> {
         if self.json {
-            let (number, at) = (recorded.number, recorded.at.to_string());
-            let line = Line { promise, number, at, event: &recorded.event };
-            serde_json::to_writer(&mut self.out, &line)?;
+            serde_json::to_writer(&mut self.out, &Line { promise, number, at, event })?;
             return writeln!(self.out);
         }
-        match &*recorded.event {
+        match event {
             Event::Stream { text, .. } => self.text(text),
             Event::Display(content) | Event::UpdateDisplay(content) | Event::Result(content) => {
                 let Some(plain) = plain(content) else { return Ok(()) };
@@ -113,7 +117,13 @@ impl<W: Write> Printer<W> {
         self.out.write_all(text.as_bytes())
     }
 
-    fn fresh_line(&mut self) -> io::Result<()> {
+    /// Whether the output is in the middle of a line.
+    pub(crate) fn is_mid_line(&self) -> bool {
+        self.mid_line
+    }
+
+    /// Ends a line that was begun.
+    pub(crate) fn fresh_line(&mut self) -> io::Result<()> {
         // What was cut stays so: something else begins.
         self.cut.clear();
         if std::mem::take(&mut self.mid_line) { self.out.write_all(b"\n") } else { Ok(()) }
@@ -139,8 +149,6 @@ fn plain(content: &Json) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use cob_protocol::event::ErrorText;
     use cob_protocol::frame::StreamName;
     use cob_protocol::ids::SessionId;
@@ -156,8 +164,8 @@ mod tests {
     fn shown(events: &[Event], json: bool, is_terminal: bool) -> String {
         let mut printer = Printer::new(Vec::new(), json, is_terminal);
         for (number, event) in (1..).zip(events) {
-            let recorded = Recorded { number, at: Timestamp::from_micros(0), event: Arc::new(event.clone()) };
-            printer.event(PromiseId::execution(SessionId(1), 2), &recorded).unwrap();
+            let at = Timestamp::from_micros(0).to_string();
+            printer.event(PromiseId::execution(SessionId(1), 2), number, &at, event).unwrap();
         }
         String::from_utf8(printer.out).unwrap()
     }

@@ -1,0 +1,222 @@
+//! What a session of a server is, as it is recorded: what people are told of it, and what it is started with again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cob_bridge::SessionRecord;
+use cob_protocol::content::agent::{Environment, SessionOpen};
+use cob_protocol::error::ErrorCode;
+use cob_protocol::json::Json;
+use cob_protocol::limits::{INTERRUPT_GRACE_MS, SESSION_TEXT_BYTES_MAX};
+use cob_protocol::promise::Durability;
+use cob_protocol::resources::Limits;
+use serde::{Deserialize, Serialize};
+
+use crate::request::Refusal;
+
+/// See the module. Recorded once, with the beginning of the session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// `python`
+    pub language: String,
+    /// What its code finds around it, as it was asked for.
+    #[serde(default)]
+    pub environment: Environment,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// On whose behalf it was opened.
+    #[serde(rename = "principal")]
+    pub owner: String,
+    /// Milliseconds without an execution after which it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u64>,
+    /// Milliseconds between an interrupt and the end by force; 0: it is never ended by force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt_grace_ms: Option<u64>,
+    /// How safe its records are before anybody is told, unless a request says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// Its owner's name for the request that opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// A hash of that request: the key names no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// The program that was found for it.
+    #[serde(default)]
+    pub program: PathBuf,
+    /// Where its code runs.
+    #[serde(default)]
+    pub directory: PathBuf,
+}
+
+impl SessionSpec {
+    /// What `owner` asks for.
+    ///
+    /// # Errors
+    /// A refusal that names what is wrong with it.
+    pub fn asked(open: SessionOpen, owner: &str) -> Result<Self, Refusal> {
+        let body = open.idempotency_key.is_some().then(|| digest(&open));
+        let limits = match open.limits.as_deref() {
+            None => Limits::default(),
+            Some(text) => Limits::parse(text)
+                .map_err(|error| Refusal::new(ErrorCode::InvalidLimit, error.to_string()))?,
+        };
+        for (what, text) in [("name", &open.name), ("idempotency_key", &open.idempotency_key)] {
+            if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > SESSION_TEXT_BYTES_MAX) {
+                let why = format!("`{what}` must have 1 to {SESSION_TEXT_BYTES_MAX} bytes");
+                return Err(Refusal::new(ErrorCode::BadRequest, why));
+            }
+        }
+        if open.idle_timeout_ms == Some(0) {
+            let why = "`idle_timeout_ms` must be more than 0; leave it out for a session that stays";
+            return Err(Refusal::new(ErrorCode::BadRequest, why));
+        }
+        check_variables(&open.environment)?;
+        Ok(Self {
+            language: open.language,
+            environment: open.environment,
+            limits,
+            name: open.name,
+            owner: owner.to_owned(),
+            idle_timeout_ms: open.idle_timeout_ms,
+            interrupt_grace_ms: open.interrupt_grace_ms,
+            durability: open.durability,
+            idempotency_key: open.idempotency_key,
+            body,
+            program: PathBuf::new(),
+            directory: PathBuf::new(),
+        })
+    }
+
+    /// What was recorded of a session; `None` when it is not one of a server.
+    #[must_use]
+    pub fn of(record: &SessionRecord) -> Option<Self> {
+        record.about.read().ok()
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn about(&self) -> Json {
+        Json::of(self).unwrap_or_default()
+    }
+
+    /// Who named it how, if it was named.
+    pub(crate) fn key(&self) -> Option<(String, String)> {
+        Some((self.owner.clone(), self.idempotency_key.clone()?))
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout_ms.map(Duration::from_millis)
+    }
+
+    pub(crate) fn interrupt_grace(&self) -> Option<Duration> {
+        let grace = Duration::from_millis(self.interrupt_grace_ms.unwrap_or(INTERRUPT_GRACE_MS));
+        (!grace.is_zero()).then_some(grace)
+    }
+
+    /// The working directory that was asked for, which must be there.
+    pub(crate) fn named_directory(&self) -> Result<Option<&Path>, Refusal> {
+        let Some(named) = self.environment.cwd.as_deref().map(Path::new) else { return Ok(None) };
+        let wrong = |why: &str| {
+            let why = format!("the working directory `{}` {why}", named.display());
+            Err(Refusal::new(ErrorCode::BadRequest, why))
+        };
+        match named.metadata() {
+            _ if !named.is_absolute() => wrong("must be named from the root on"),
+            Ok(found) if found.is_dir() => Ok(Some(named)),
+            Ok(_) => wrong("is no folder"),
+            Err(error) => wrong(&format!("cannot be used: {error}")),
+        }
+    }
+}
+
+/// Variables that the system would not take.
+fn check_variables(environment: &Environment) -> Result<(), Refusal> {
+    for (name, value) in &environment.env {
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        if !is_name || value.contains('\0') {
+            let why = format!("`{}` cannot be a variable of the environment", name.escape_default());
+            return Err(Refusal::new(ErrorCode::BadRequest, why));
+        }
+    }
+    Ok(())
+}
+
+/// What tells one request to open a session from another.
+fn digest(open: &SessionOpen) -> String {
+    let SessionOpen { language, environment, limits, name, .. } = open;
+    let rest = (open.idle_timeout_ms, open.interrupt_grace_ms, open.durability);
+    let text = Json::of(&(language, environment, limits, name, rest)).unwrap_or_default();
+    hex::encode(cob_protocol::signing::body_hash(text.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(content: serde_json::Value) -> Result<SessionSpec, Refusal> {
+        SessionSpec::asked(serde_json::from_value(content).unwrap(), "ann")
+    }
+
+    #[test]
+    fn what_is_recorded_is_what_was_asked_for() {
+        let spec = asked(json!({
+            "environment": { "cwd": "/", "env": { "A": "1" } }, "limits": "memory=2G,time=30s", "name": "n",
+            "idle_timeout_ms": 5, "interrupt_grace_ms": 0, "durability": "power", "idempotency_key": "k",
+        }))
+        .unwrap();
+        let record = SessionRecord::new(
+            cob_protocol::ids::SessionId(7),
+            spec.about(),
+            cob_protocol::time::Timestamp::from_micros(0),
+        );
+        assert_eq!(SessionSpec::of(&record).unwrap(), spec);
+        assert_eq!(spec.key(), Some(("ann".to_owned(), "k".to_owned())));
+        assert_eq!(spec.interrupt_grace(), None);
+        assert_eq!(spec.idle_timeout(), Some(Duration::from_millis(5)));
+        assert!(spec.limits.memory_bytes.is_some());
+    }
+
+    #[test]
+    fn one_key_with_another_wish_is_told_apart() {
+        let body = |content| asked(content).unwrap().body;
+        let first = body(json!({ "idempotency_key": "k", "name": "a" }));
+        assert_eq!(first, body(json!({ "name": "a", "idempotency_key": "other" })));
+        assert_ne!(first, body(json!({ "idempotency_key": "k", "name": "b" })));
+        assert_eq!(body(json!({})), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let refused = |content, code, part: &str| {
+            let refusal = asked(content).unwrap_err();
+            assert_eq!(refusal.code, code);
+            assert!(refusal.why.contains(part), "{}", refusal.why);
+        };
+        refused(json!({ "limits": "memory=much" }), ErrorCode::InvalidLimit, "memory");
+        refused(json!({ "name": "" }), ErrorCode::BadRequest, "name");
+        refused(json!({ "idle_timeout_ms": 0 }), ErrorCode::BadRequest, "idle_timeout_ms");
+        refused(json!({ "environment": { "env": { "A=B": "" } } }), ErrorCode::BadRequest, "A=B");
+    }
+
+    #[test]
+    fn a_directory_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = |cwd: &Path| {
+            let spec = asked(json!({ "environment": { "cwd": cwd } })).unwrap();
+            spec.named_directory().map(|found| found.map(Path::to_owned))
+        };
+        assert_eq!(directory(folder.path()).unwrap(), Some(folder.path().to_owned()));
+        for wrong in [folder.path().join("none"), PathBuf::from("here")] {
+            assert_eq!(directory(&wrong).unwrap_err().code, ErrorCode::BadRequest);
+        }
+        assert_eq!(asked(json!({})).unwrap().named_directory().unwrap(), None);
+    }
+}
