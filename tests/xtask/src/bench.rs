@@ -1,5 +1,5 @@
 //! The benchmarks, when their client is at hand: cob against ipykernel in the same run. `--stage pool` measures what
-//! warm workers give instead, `--stage bridge` what records cost.
+//! warm workers give instead, `--stage bridge` what records cost, `--stage serve` agents and many sessions in one server.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,9 @@ pub(crate) fn run(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
     match arguments {
         [stage, name, rest @ ..] if stage == "--stage" && name == "pool" => pool(envs, &client, rest),
         [stage, name, rest @ ..] if stage == "--stage" && name == "bridge" => bridge(envs, rest),
+        [stage, name, rest @ ..] if stage == "--stage" && name == "serve" => serve(envs, rest),
         [stage, ..] if stage == "--stage" => {
-            Err(Failure::new("the stages that can be measured alone: pool, bridge."))
+            Err(Failure::new("the stages that can be measured alone: pool, bridge, serve."))
         }
         _ => kernels(envs, &client, arguments),
     }
@@ -84,6 +85,23 @@ fn bridge(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
     let mut bench = shell::command(&envs.client);
     bench.arg(paths::tests().join("bench/bridge.py")).arg("--cob").arg(paths::cob(true));
     shell::run(bench.arg("--python").arg(&envs.rich).args(arguments))
+}
+
+/// Agents of one server, against a kernel of its own and ipykernel.
+fn serve(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
+    shell::run(&mut cargo::command(&[
+        "build",
+        "--release",
+        "--package",
+        "cob-tests",
+        "--bin",
+        "agent-load",
+    ]))?;
+    let mut bench = shell::command(&envs.client);
+    bench.arg(paths::tests().join("bench/serve.py")).arg("--cob").arg(paths::cob(true));
+    bench.arg("--agent-load").arg(paths::target().join("release/agent-load"));
+    bench.arg("--python").arg(&envs.rich).arg("--ipykernel").arg(&envs.client);
+    shell::run(bench.args(arguments))
 }
 
 fn folder() -> PathBuf {

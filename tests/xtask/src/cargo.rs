@@ -32,10 +32,16 @@ pub(crate) fn test(envs: &Envs) -> Tally {
     if let Ok(pythons) = std::env::join_paths(envs.pythons.iter().filter_map(|(_, path)| path.as_ref())) {
         test.env("COB_TEST_PYTHONS", pythons);
     }
-    let outcome = shell::run_watched(&mut test, |line| {
-        if let Some(summary) = Tally::from_cargo(line) {
-            tally += summary;
-        }
-    });
-    tally.with_outcome(outcome)
+    // What a build without features leaves out.
+    let exported =
+        command(&["test", "--package", "cob-kernel", "--features", "otel", "--bin", "cob", "telemetry"]);
+    for mut test in [test, exported] {
+        let outcome = shell::run_watched(&mut test, |line| {
+            if let Some(summary) = Tally::from_cargo(line) {
+                tally += summary;
+            }
+        });
+        tally = tally.with_outcome(outcome);
+    }
+    tally
 }

@@ -19,9 +19,11 @@ The steps they are made of:
            [--release] [--reference] [-- <pytest arguments>]
              --release    test the release build (default: debug)
              --reference  test ipykernel instead of cob, to judge the tests
+  client   The tests of the Python client
   bench    Compare with ipykernel  [-- <arguments of kernel_bench.py>]
            [-- --stage pool <arguments of tests/bench/pool.py>] measures warm workers
            [-- --stage bridge <arguments of tests/bench/bridge.py>] measures what records cost
+           [-- --stage serve <arguments of tests/bench/serve.py>] measures agents and many sessions
            COB_BENCH names the folder of kernel_bench.py
 
 Environment:
@@ -37,6 +39,7 @@ pub(crate) enum Task {
     Check,
     Rust,
     Python(suite::Options),
+    Client,
     Bench(Vec<String>),
 }
 
@@ -44,7 +47,7 @@ pub(crate) enum Task {
 pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Task, String> {
     let mut words = words.peekable();
     let Some(name) = words.next() else {
-        return Err("name a task: demo, test, setup, check, rust, python or bench.".into());
+        return Err("name a task: demo, test, setup, check, rust, python, client or bench.".into());
     };
     if words.peek().is_some_and(|word| word == "--help" || word == "-h") {
         return Ok(Task::Help);
@@ -56,6 +59,7 @@ pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Task, String>
         "test" => Task::Test,
         "check" => Task::Check,
         "rust" => Task::Rust,
+        "client" => Task::Client,
         "python" => return python(words).map(Task::Python),
         "bench" => return after_dashes("bench", words).map(Task::Bench),
         _ => return Err(format!("there is no task `{name}`.")),
@@ -101,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_task_is_in_the_help() {
-        for name in ["demo", "test", "setup", "check", "rust", "python", "bench"] {
+        for name in ["demo", "test", "setup", "check", "rust", "python", "client", "bench"] {
             assert!(parsed(name).is_ok(), "{name}");
             assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
         }

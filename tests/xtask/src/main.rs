@@ -50,6 +50,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Check => check::run().into_result(),
         Task::Rust => cargo::test(&env::set_up()?).into_result(),
         Task::Python(options) => suite::run(&env::set_up()?, &options).into_result(),
+        Task::Client => suite::run_client(&env::set_up()?).into_result(),
         Task::Bench(arguments) => bench::run(&env::set_up()?, &arguments),
         Task::Test => test(),
     }
@@ -66,6 +67,7 @@ fn test() -> Result<(), Failure> {
             total += suite::run(&envs, &suite::Options::default());
             total += suite::run_warm(&envs);
             total += suite::run_surviving(&envs);
+            total += suite::run_client(&envs);
         }
         Err(failure) => {
             eprintln!("xtask: {failure}");

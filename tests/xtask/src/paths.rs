@@ -26,6 +26,11 @@ pub(crate) fn tests() -> PathBuf {
     root().join("tests")
 }
 
+/// The folder of the client that is written in Python.
+pub(crate) fn python_client() -> PathBuf {
+    root().join("clients/python")
+}
+
 /// The binary that `cargo build` leaves behind.
 pub(crate) fn cob(release: bool) -> PathBuf {
     target().join(if release { "release" } else { "debug" }).join("cob")

@@ -70,8 +70,23 @@ pub(crate) fn run(envs: &Envs, options: &Options) -> Tally {
         }
         pytest.env("COB_BIN", paths::cob(options.release));
     }
+    watched(&mut pytest)
+}
+
+/// The tests of the Python client, against servers that they start themselves.
+pub(crate) fn run_client(envs: &Envs) -> Tally {
+    if let Err(failure) = cargo::build(false) {
+        return Tally::default().with_outcome(Err(failure));
+    }
+    let mut pytest = shell::command(&envs.client);
+    pytest.current_dir(paths::python_client()).args(["-m", "pytest", "-n", "4"]);
+    pytest.env("COB_BIN", paths::cob(false)).env("COB_TEST_PYTHON", &envs.bare);
+    watched(&mut pytest)
+}
+
+fn watched(pytest: &mut Command) -> Tally {
     let mut tally = Tally::default();
-    let outcome = shell::run_watched(&mut pytest, |line| {
+    let outcome = shell::run_watched(pytest, |line| {
         if let Some(summary) = Tally::from_pytest(line) {
             tally = summary;
         }
