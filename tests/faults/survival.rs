@@ -300,6 +300,52 @@ async fn c01_an_answer_that_was_recorded_and_not_given_is_given_by_the_next_serv
 }
 
 #[tokio::test]
+async fn s04_code_that_waits_at_a_channel_asks_the_next_server_and_what_it_sent_is_there_once() {
+    let mut durable = Durable::start().await;
+    let code = format!(
+        "{}\nimport cob\nc = cob.channel('c')\nc.send(1)\nprint('a waits', flush=True)\n\
+         try: c.recv(timeout=1)\nexcept TimeoutError: c.send(2)\nprint('a', c._next)",
+        durable.effects.python("a")
+    );
+    let mut client = durable.client("one").await;
+    client.execute("a", &code, asked(12)).await;
+    assert!(client.printed("a", "a waits\n").await);
+    durable.kill().await;
+    drop(client);
+    durable.start_again().await;
+    let mut client = durable.client("one").await;
+    let reply = client.run("a", &code, asked(12)).await.unwrap();
+    assert_eq!(reply["status"], "ok", "{reply:#}");
+    drop(client);
+    assert_eq!(durable.look().executions[0].text(), "a waits\na 3\n");
+    durable.finish().await;
+}
+
+#[tokio::test]
+async fn c01_the_call_of_a_tool_stays_open_while_servers_come_and_go_until_its_time_is_over() {
+    let mut durable = Durable::start().await;
+    let code = format!(
+        "{}\nimport cob\nprint('a asks', flush=True)\n\
+         try: cob.tools.call('x', {{}}, timeout=2)\nexcept cob.ToolUnavailable: print('a none')",
+        durable.effects.python("a")
+    );
+    let mut client = durable.client("one").await;
+    client.execute("a", &code, asked(14)).await;
+    assert!(client.printed("a", "a asks\n").await);
+    drop(client);
+    durable.kill().await;
+    durable.start_again().await;
+    let mut client = durable.client("one").await;
+    let reply = client.run("a", &code, asked(14)).await.unwrap();
+    assert_eq!(reply["status"], "ok", "{reply:#}");
+    drop(client);
+    let snapshot = durable.look();
+    assert_eq!(snapshot.executions[0].text(), "a asks\na none\n");
+    assert!(snapshot.calls.iter().all(|call| call.state == State::RejectedTimedOut));
+    durable.finish().await;
+}
+
+#[tokio::test]
 async fn c03_a_client_that_vanishes_gets_the_same_answer_during_and_after() {
     let durable = Durable::start().await;
     let code = format!("{}\nprint('a 1')\n{GATE}\nprint('a 2')", durable.effects.python("a"));

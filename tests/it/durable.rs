@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use bytes::Bytes;
+use cob_bridge::{Read, SqliteReader, StoreWatch};
 use cob_clients::notebook::ConnectionFile;
 use cob_clients::zmtp::SocketType;
+use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, Outgoing};
 use cob_tests::client::TestClient;
@@ -78,6 +80,16 @@ impl<'a> Peer<'a> {
     }
 }
 
+/// Waits until the promise of a request of the client `one` is in the store: what comes together with others is recorded
+/// a moment after it was taken in.
+fn recorded(store: &Path, msg_id: &str) {
+    let mut watch = StoreWatch::new(store).unwrap();
+    let mut reader = SqliteReader::open(store).unwrap();
+    while reader.find(SessionId(1), "one", msg_id).unwrap().is_none() {
+        watch.wait().unwrap();
+    }
+}
+
 fn read(part: &Bytes) -> Value {
     serde_json::from_slice(part).unwrap()
 }
@@ -121,7 +133,7 @@ async fn what_ran_when_the_kernel_died_is_lost_with_it_and_every_retry_is_told_t
     peer.execute("a", json!({}), &format!("print('runs', flush=True)\n{GATE}")).await;
     client.until(|seen| seen.text("text").contains("runs")).await;
     peer.execute("waits", json!({}), "print('never')").await;
-    peer.taken_in().await;
+    recorded(&store, "waits");
     killed(first).await;
     let mut told = None;
     for _ in 0..2 {
@@ -183,7 +195,7 @@ async fn what_an_error_aborted_is_answered_alike_for_ever() {
     peer.execute("a", json!({}), &format!("print('runs', flush=True)\n{GATE}\n1 / 0")).await;
     watcher.until(|seen| seen.text("text").contains("runs")).await;
     peer.execute("b", json!({}), ONE_EFFECT).await;
-    peer.taken_in().await;
+    recorded(&store, "b");
     first.open_gate();
     assert_eq!(read(&peer.next().await.1)["ename"], "ZeroDivisionError");
     let aborted = peer.next().await;
@@ -217,7 +229,7 @@ async fn a_comm_message_with_binary_parts_that_waited_is_given_up_and_the_cells_
     parts.push(Bytes::from_static(&[0, 1, 2]));
     peer.shell.message(&parts).await;
     peer.execute("b", json!({}), "'after it'").await;
-    peer.taken_in().await;
+    recorded(&store, "b");
     first.signal(Signal::KILL);
     first.end().await;
     let second = on(&store).argument("--grace").argument("30").start().await;

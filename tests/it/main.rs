@@ -1,7 +1,9 @@
 //! What holds as long as nothing goes wrong, and what holds of the sources themselves.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
+mod config;
 mod confinement;
+mod conformance;
 mod durable;
 mod isolation;
 mod life;

@@ -3,8 +3,10 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
-use cob_tests::server::TestServer;
+use cob_tests::agents::Serve;
+use cob_tests::server::{ServerSetup, TestServer};
 use rustix::process::Signal;
+use serde_json::json;
 
 #[tokio::test]
 async fn a_second_server_names_the_first_and_leaves_it_alone() {
@@ -49,6 +51,8 @@ async fn what_cannot_be_served_is_said_in_a_sentence() {
         (&["serve", "--memory", "a lot"], 2, "a lot"),
         (&["serve", "--spares", "-1"], 2, "-1"),
         (&["serve", "--limits", "memroy=2G"], 2, "memroy"),
+        (&["serve", "--curve"], 2, "--tcp"),
+        (&["serve", "--tcp", "0.0.0.0:0"], 2, "run `cob keys server`"),
     ] {
         let output = server.output(arguments);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -74,4 +78,24 @@ async fn info_shows_people_what_the_document_says() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "`{line}` is not in\n{shown}");
     }
+}
+
+#[tokio::test]
+async fn who_asks_a_server_that_ends_is_told_so_and_what_runs_ends_well() {
+    let setup = ServerSetup::new().env("PYTHONNOUSERSITE", "1").argument("--store").argument("../store");
+    let mut serve = Serve::start_as(setup).await;
+    let gate = serve.gate("gate");
+    let mut agent = serve.agent("a").await;
+    let session = agent.open().await;
+    let running =
+        agent.execute(&session, "k1", &format!("print('on', flush=True)\n{}\n6 * 7", gate.python())).await;
+    agent.printed(&running, "on\n").await;
+    serve.server.signal(Signal::TERM);
+    serve.server.log_line("the server ends when its sessions have", 0).await.unwrap();
+    agent.refused("execute_request", json!({ "session_id": session, "code": "1" }), "shutting_down").await;
+    agent.refused("session_open", json!({ "language": "python" }), "shutting_down").await;
+    gate.open().await;
+    assert_eq!(agent.reply(&running).await.content["status"], "ok");
+    drop(agent);
+    assert!(serve.server.end().await.success());
 }

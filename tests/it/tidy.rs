@@ -31,6 +31,11 @@ const OWNED: &[(&str, &str)] = &[
 
 /// Name of each of our crates, and what it depends on, for whatever purpose.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
+    dependencies_if(|_| true)
+}
+
+/// The same, for purposes that count: `normal`, `build`, `dev`.
+fn dependencies_if(counts: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<String>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]);
     let output = cargo.output().unwrap();
@@ -40,8 +45,9 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
     let packages = metadata["packages"].as_array().unwrap().iter();
     packages
         .map(|package| {
-            let used = package["dependencies"].as_array().unwrap().iter().map(|used| text(&used["name"]));
-            (text(&package["name"]), used.collect())
+            let used = package["dependencies"].as_array().unwrap().iter();
+            let used = used.filter(|used| counts(used["kind"].as_str().unwrap_or("normal")));
+            (text(&package["name"]), used.map(|used| text(&used["name"])).collect())
         })
         .collect()
 }
@@ -83,7 +89,7 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
 
 #[test]
 fn what_belongs_to_one_crate_is_used_by_no_other() {
-    for (name, used) in dependencies() {
+    for (name, used) in dependencies_if(|kind| kind != "dev") {
         for (theirs, owner) in OWNED {
             let is_allowed = name == *owner || name == "cob-tests";
             assert!(
@@ -192,21 +198,38 @@ fn every_error_code_is_produced_somewhere() {
     assert!(missing.is_empty(), "nothing produces {missing:?}");
 }
 
-/// `COB_BLESS=1` rewrites the page.
+/// The error codes, for people.
+fn codes() -> String {
+    let mut table =
+        "## Codes of errors\n\n| code | who can mend it | what to do |\n|---|---|---|\n".to_owned();
+    for code in ErrorCode::ALL {
+        let whose = format!("{:?}", code.fault()).to_lowercase();
+        table += &format!("| `{}` | {whose} | {} |\n", code.code(), code.hint());
+    }
+    table
+}
+
+/// `COB_BLESS=1` rewrites the pages.
 #[test]
-fn the_protocol_page_shows_the_table_of_messages() {
+fn the_protocol_pages_show_the_tables_of_messages() {
     const BEGIN: &str =
-        "<!-- The tables are generated: COB_BLESS=1 cargo test -p cob-tests protocol_page -->\n\n";
+        "<!-- The tables are generated: COB_BLESS=1 cargo test -p cob-tests protocol_pages -->\n\n";
     const END: &str = "\n<!-- end of the generated tables -->\n";
-    let path = root().join("docs/protocol.md");
-    let page = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the mark before the tables");
-    let (_, after) = rest.split_once(END).expect("the mark after the tables");
-    let wanted = format!("{before}{BEGIN}{}{END}{after}", cob_protocol::registry::table());
-    if std::env::var_os("COB_BLESS").is_some() {
-        std::fs::write(&path, wanted).unwrap();
-    } else {
-        assert_eq!(page, wanted, "docs/protocol.md is out of date: COB_BLESS=1 rewrites it");
+    let pages = [
+        ("docs/protocol.md", cob_protocol::registry::table()),
+        ("docs/agent-protocol.md", format!("{}\n{}", cob_protocol::registry::agent_table(), codes())),
+    ];
+    for (name, table) in pages {
+        let path = root().join(name);
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("the mark before the tables");
+        let (_, after) = rest.split_once(END).expect("the mark after the tables");
+        let wanted = format!("{before}{BEGIN}{table}{END}{after}");
+        if std::env::var_os("COB_BLESS").is_some() {
+            std::fs::write(&path, wanted).unwrap();
+        } else {
+            assert_eq!(page, wanted, "{name} is out of date: COB_BLESS=1 rewrites it");
+        }
     }
 }
 

@@ -244,7 +244,15 @@ pub fn command(arguments: &[&OsStr], folder: &Path) -> Command {
     command.env("TMPDIR", folder.join("tmp")).env("HOME", folder.join("home"));
     // No server of anybody else is found.
     command.env("COB_RUNTIME_DIR", runtime_folder(folder));
-    for name in ["JPY_PARENT_PID", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "COB_LOG"] {
+    for name in [
+        "JPY_PARENT_PID",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "COB_LOG",
+        "COB_CONFIG",
+        "XDG_CONFIG_HOME",
+    ] {
         command.env_remove(name);
     }
     command
@@ -307,6 +315,16 @@ impl TestKernel {
         let kernel = Self::start().await;
         let client = kernel.client().await;
         (kernel, client)
+    }
+
+    /// Waits until it serves a front end, whoever has its worker.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub async fn accepts(&self) {
+        // Everything is bound before this is said.
+        let line = self.log_line("attached to session", 0).await;
+        assert!(line.is_some(), "it does not serve:\n{}", self.log.lines().join("\n"));
     }
 
     /// One more client, which sees everything from now on.

@@ -8,6 +8,7 @@
 //! `COB_BIN` names it; without that, `cargo build` brings the one beside the test up to date, once per test
 //! program. Workers run in the Python that `COB_BARE` names, else in the `python3` of the search path.
 
+pub mod agents;
 pub mod cgroups;
 pub mod checker;
 pub mod client;
@@ -28,6 +29,8 @@ pub mod snapshot;
 pub mod source;
 pub mod strace;
 mod teardown;
+pub mod toxic;
+pub mod transcript;
 pub mod vfs;
 
 use std::time::Duration;

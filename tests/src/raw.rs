@@ -40,7 +40,15 @@ impl Raw {
     /// # Panics
     /// When nobody listens.
     pub async fn silent(file: &ConnectionFile, port: u16) -> Self {
-        let stream: Box<dyn Stream> = match file.endpoint(port).expect("an address") {
+        Self::at(&file.endpoint(port).expect("an address")).await
+    }
+
+    /// Connects to any place and says nothing.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn at(endpoint: &Endpoint) -> Self {
+        let stream: Box<dyn Stream> = match endpoint {
             Endpoint::Tcp(address) => {
                 Box::new(TcpStream::connect(address).await.expect("a listening socket"))
             }

@@ -1,6 +1,7 @@
 //! A running `cob serve` with a runtime folder of its own, and what must be left of it when a test is over: nothing.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -25,6 +26,7 @@ pub struct ServerSetup {
     python: PathBuf,
     imports: String,
     spares: usize,
+    session_spares: usize,
     environment: Vec<(OsString, OsString)>,
     own: Vec<(OsString, OsString)>,
     arguments: Vec<OsString>,
@@ -45,6 +47,8 @@ pub struct TestServer {
     log: Log,
     errors_expected: bool,
     killed: bool,
+    /// What holds the workers that shall outlive a server ends by itself, a little later than that.
+    custodians: Vec<u32>,
 }
 
 impl ServerSetup {
@@ -56,6 +60,8 @@ impl ServerSetup {
             python: programs::python().to_owned(),
             imports: "colorsys".to_owned(),
             spares: SPARES,
+            // Tests count what is there for kernels.
+            session_spares: 0,
             environment: Vec::new(),
             own: Vec::new(),
             arguments: Vec::new(),
@@ -81,6 +87,13 @@ impl ServerSetup {
     #[must_use]
     pub fn spares(mut self, spares: usize) -> Self {
         self.spares = spares;
+        self
+    }
+
+    /// With so many workers that are warm for sessions from the start.
+    #[must_use]
+    pub fn session_spares(mut self, spares: usize) -> Self {
+        self.session_spares = spares;
         self
     }
 
@@ -132,19 +145,32 @@ impl ServerSetup {
         for name in ["cwd", "tmp", "home"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
+        // It is there before the server, so that a test can watch it.
+        let runtime = runtime_folder(folder.path());
+        std::fs::DirBuilder::new().mode(0o700).create(runtime).expect("a folder");
         let marker = marker();
-        let (child, log) = self.spawn(folder.path(), &marker);
+        let (child, log) = self.spawn(folder.path(), &marker, &[]);
         let marker = format!("{MARK}={marker}");
-        TestServer { setup: self, child, folder, marker, log, errors_expected: false, killed: false }
+        TestServer {
+            setup: self,
+            child,
+            folder,
+            marker,
+            log,
+            errors_expected: false,
+            killed: false,
+            custodians: Vec::new(),
+        }
     }
 
-    fn spawn(&self, folder: &Path, marker: &str) -> (Child, Log) {
+    fn spawn(&self, folder: &Path, marker: &str, more: &[&str]) -> (Child, Log) {
         let mut command = command(&[OsStr::new("serve"), OsStr::new("--import")], folder);
         command.arg(&self.imports).arg("--spares").arg(self.spares.to_string());
+        command.arg("--session-spares").arg(self.session_spares.to_string());
         if self.is_warmed {
             command.arg("--python").arg(&self.python);
         }
-        command.args(&self.arguments).env("COB_LOG", "info,cob_pool=debug").env(MARK, marker);
+        command.args(&self.arguments).args(more).env("COB_LOG", "info,cob_pool=debug").env(MARK, marker);
         command.envs(self.environment.iter().chain(&self.own).map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cob starts");
         let log = Log::of(child.stderr.take().expect("a pipe"));
@@ -183,9 +209,26 @@ impl TestServer {
     pub fn launch_again(&mut self) {
         let lines = self.log.finish();
         let marker = self.marker.split_once('=').map_or("", |(_, value)| value);
-        let (child, log) = self.setup.spawn(self.folder.path(), marker);
+        let (child, log) = self.setup.spawn(self.folder.path(), marker, &[]);
         (self.child, self.log, self.killed) = (child, log, false);
         assert_eq!(teardown::lines(lines, self.errors_expected), Vec::<String>::new());
+    }
+
+    /// Starts another one that asks this one to make room; waits until this one has ended, which must go well. The log
+    /// of this one.
+    ///
+    /// # Panics
+    /// When the process cannot be started, or this one does not end well.
+    pub async fn replace(&mut self) -> Vec<String> {
+        self.look_for_custodians();
+        let marker = self.marker.split_once('=').map_or("", |(_, value)| value);
+        let (child, log) = self.setup.spawn(self.folder.path(), marker, &["--replace"]);
+        let status = self.end().await;
+        let lines = self.log.finish();
+        assert!(status.success(), "the one that was replaced ended with {status}:\n{}", lines.join("\n"));
+        (self.child, self.log, self.killed) = (child, log, false);
+        assert_eq!(teardown::lines(lines.clone(), self.errors_expected), Vec::<String>::new());
+        lines
     }
 
     /// A kernel that may use its workers, once it is ready.
@@ -250,6 +293,12 @@ impl TestServer {
         &self.marker
     }
 
+    /// The folder in which everything of it lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its runtime folder.
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
@@ -268,7 +317,9 @@ impl TestServer {
     /// When there is none, or more than one.
     #[must_use]
     pub fn zygote(&self) -> u32 {
-        let children = process::children(self.pid());
+        let mut children = process::children(self.pid());
+        // Another child is there for the workers that shall outlive the server.
+        children.retain(|pid| !is_custodian(*pid));
         let [zygote] = children.as_slice() else { unreachable!("children of the server: {children:?}") };
         *zygote
     }
@@ -339,6 +390,7 @@ impl TestServer {
     /// Sends it a signal; whoever kills it need not announce that.
     pub fn signal(&mut self, signal: Signal) {
         self.killed |= signal == Signal::KILL;
+        self.look_for_custodians();
         process::signal(self.pid(), signal);
     }
 
@@ -357,17 +409,30 @@ impl TestServer {
         process::marked(&self.marker)
     }
 
+    /// They cannot be known by their environment, only by the server that has not ended yet.
+    fn look_for_custodians(&mut self) {
+        self.custodians.extend(process::children(self.pid()).into_iter().filter(|pid| is_custodian(*pid)));
+    }
+
     fn tear_down(&mut self) -> Vec<String> {
+        self.look_for_custodians();
         let mut wrong = teardown::end(&mut self.child, self.killed);
+        wrong.extend(teardown::gone(std::mem::take(&mut self.custodians)));
         wrong.extend(teardown::gone(self.processes()));
         wrong.extend(teardown::files(&self.folder.path().join("tmp"), |_| false));
         // A lock that were removed could be held twice.
-        let may_stay = |name: &str| name == "lock" || name == "sessions" || (self.killed && name == "pool");
+        let is_of_killed = |name: &str| ["pool", "agent", "server.json"].contains(&name);
+        let may_stay =
+            |name: &str| name == "lock" || name == "sessions" || (self.killed && is_of_killed(name));
         wrong.extend(teardown::files(&self.runtime(), may_stay));
         wrong.extend(teardown::files(&self.runtime().join("sessions"), |_| false));
         wrong.extend(teardown::lines(self.log.finish(), self.errors_expected));
         wrong
     }
+}
+
+fn is_custodian(pid: u32) -> bool {
+    process::command_line(pid).contains(" custodian")
 }
 
 impl Drop for TestServer {
