@@ -10,7 +10,7 @@ use cob_bridge::{BridgeError, Created, Submitted, Written};
 use cob_protocol::promise::Durability;
 
 use crate::dispatch::Work;
-use crate::request::ClientRequest;
+use crate::request::{Client, ClientRequest};
 
 /// A request whose promise has been asked for.
 pub(crate) struct Arrival {
@@ -19,7 +19,7 @@ pub(crate) struct Arrival {
     /// Absent for requests that run no code.
     pub(crate) creation: Option<Creation>,
     /// The session was restarted since: it is not run.
-    pub(crate) is_condemned: bool,
+    pub(crate) fate: Fate,
 }
 
 pub(crate) struct Creation {
@@ -39,7 +39,18 @@ pub(crate) struct Arrived {
     pub(crate) durability: Durability,
     pub(crate) is_started: bool,
     pub(crate) is_again: bool,
-    pub(crate) is_condemned: bool,
+    pub(crate) fate: Fate,
+}
+
+/// What becomes of an arrival once its promise is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It waits its turn.
+    Runs,
+    /// Its session was restarted meanwhile.
+    Restarted,
+    /// Something of its client failed meanwhile.
+    Aborted,
 }
 
 /// See the module.
@@ -66,9 +77,19 @@ impl Arrivals {
         self.waiting.push_front(arrival);
     }
 
-    /// None of those that are here shall be run.
+    /// None of those that are here shall be run: their session is restarted.
     pub(crate) fn condemn(&mut self) {
-        self.waiting.iter_mut().for_each(|arrival| arrival.is_condemned = true);
+        self.waiting.iter_mut().for_each(|arrival| arrival.fate = Fate::Restarted);
+    }
+
+    /// The executions of a client that are here shall not be run: one before them has failed.
+    pub(crate) fn abort(&mut self, client: &Client) {
+        let theirs = self.waiting.iter_mut().filter(|arrival| {
+            arrival.fate == Fate::Runs
+                && arrival.request.client.is(client)
+                && matches!(arrival.work, Work::Execute(_))
+        });
+        theirs.for_each(|arrival| arrival.fate = Fate::Aborted);
     }
 
     /// The next one whose promise is decided; for ever nothing when none waits. Cancel-safe.
@@ -85,7 +106,7 @@ impl Arrivals {
                 Poll::Pending => return Poll::Pending,
             },
         };
-        let Some(Arrival { request, work, creation, is_condemned }) = self.waiting.pop_front() else {
+        let Some(Arrival { request, work, creation, fate }) = self.waiting.pop_front() else {
             return Poll::Pending;
         };
         let created = outcome.map(|outcome| {
@@ -98,7 +119,7 @@ impl Arrivals {
         let durability = creation.as_ref().map_or(Durability::None, |creation| creation.durability);
         let is_started = creation.as_ref().is_some_and(|creation| creation.is_started);
         let is_again = creation.is_some_and(|creation| creation.is_again);
-        Poll::Ready(Arrived { request, work, created, durability, is_started, is_again, is_condemned })
+        Poll::Ready(Arrived { request, work, created, durability, is_started, is_again, fate })
     }
 }
 
@@ -132,7 +153,7 @@ mod tests {
 
     fn arrival(id: &str, creation: Option<Creation>) -> Arrival {
         let work = Work::CommInfo(CommInfoRequest { target_name: None });
-        Arrival { request: request(id), work, creation, is_condemned: false }
+        Arrival { request: request(id), work, creation, fate: Fate::Runs }
     }
 
     fn creation(bridge: &Bridge) -> Creation {
@@ -167,6 +188,28 @@ mod tests {
         assert!(matches!(made.created, Some(Ok(Created::New(found))) if found == id));
         let plain = arrivals.next().await;
         assert!(plain.created.is_none() && arrivals.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_failure_aborts_is_also_what_is_still_being_recorded() {
+        let mut arrivals = Arrivals::default();
+        let execute = |id| {
+            let body = serde_json::from_str("{\"code\": \"1\"}").unwrap();
+            Arrival { request: request(id), work: Work::Execute(body), creation: None, fate: Fate::Runs }
+        };
+        let mut others = execute("another client's");
+        others.request.client.session = "d".to_owned();
+        let client = request("x").client;
+        arrivals.push(execute("theirs"));
+        arrivals.push(others);
+        arrivals.push(arrival("no execution", None));
+        arrivals.abort(&client);
+        arrivals.push(execute("later"));
+        let mut fates = Vec::new();
+        while !arrivals.is_empty() {
+            fates.push(arrivals.next().await.fate);
+        }
+        assert_eq!(fates, [Fate::Aborted, Fate::Runs, Fate::Runs, Fate::Runs]);
     }
 
     #[tokio::test]

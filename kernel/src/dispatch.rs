@@ -20,7 +20,7 @@ use cob_protocol::message::Outgoing;
 use cob_protocol::promise::{Durability, Key, Promise, SessionState};
 use cob_protocol::registry::Request;
 
-use crate::arrivals::{Arrival, Arrived, Creation};
+use crate::arrivals::{Arrival, Arrived, Creation, Fate};
 use crate::queue::Turn;
 use crate::records::Effect;
 use crate::replies;
@@ -169,7 +169,7 @@ impl Session {
         if self.arrivals.is_empty() {
             self.queue.push(Queued::new(request, work, None));
         } else {
-            self.arrivals.push(Arrival { request, work, creation: None, is_condemned: false });
+            self.arrivals.push(Arrival { request, work, creation: None, fate: Fate::Runs });
         }
     }
 
@@ -233,7 +233,7 @@ impl Session {
         let submitted = submit(&self.bridge, durability, vec![Write::CreateExecution(execution)]);
         self.queue_bytes += request.bytes();
         let creation = Creation { submitted, durability, is_started: starts_now, is_again };
-        let arrival = Arrival { request, work, creation: Some(creation), is_condemned: false };
+        let arrival = Arrival { request, work, creation: Some(creation), fate: Fate::Runs };
         if is_again { self.arrivals.put_back(arrival) } else { self.arrivals.push(arrival) }
     }
 
@@ -248,7 +248,7 @@ impl Session {
         if matches!(arrived.created, Some(Ok(Created::New(_)))) {
             crash_point!("promise_committed");
         }
-        let Arrived { request, work, created, durability, is_started, is_again, is_condemned } = arrived;
+        let Arrived { request, work, created, durability, is_started, is_again, fate } = arrived;
         let promised = match created {
             None => None,
             Some(Ok(Created::New(id))) => {
@@ -276,13 +276,18 @@ impl Session {
         let refusal = if self.is_stopping() {
             Some(self.farewell())
         } else {
-            is_condemned.then_some((ErrorCode::Restarted, "the session was restarted before its turn came"))
+            let is_restarted = fate == Fate::Restarted;
+            is_restarted.then_some((ErrorCode::Restarted, "the session was restarted before its turn came"))
         };
         if let Some((code, why)) = refusal {
             self.queue_bytes -= request.bytes();
             return self.refuse(Queued::new(request, work, promised), code, why);
         }
-        self.queue.push(Queued::new(request, work, promised));
+        let queued = Queued::new(request, work, promised);
+        if fate == Fate::Aborted {
+            return self.abort(queued);
+        }
+        self.queue.push(queued);
     }
 
     /// Whether an execution waits, runs, or has ended and was not replied to.

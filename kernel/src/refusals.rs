@@ -76,11 +76,18 @@ impl Session {
         let is_theirs =
             |queued: &Queued| queued.request.client.is(client) && matches!(queued.work, Work::Execute(_));
         for queued in self.queue.take_all(is_theirs) {
-            self.queue_bytes -= queued.request.bytes();
-            let reply = AbortedReply { status: "aborted", execution_count: self.count };
-            let content = Json::of(&reply).unwrap_or_default();
-            self.cancel(queued, State::RejectedCanceled, content, SessionState::Kept);
+            self.abort(queued);
         }
+        // Those that are being recorded stand behind it as well.
+        self.arrivals.abort(client);
+    }
+
+    /// One of them.
+    pub(crate) fn abort(&mut self, queued: Queued) {
+        self.queue_bytes -= queued.request.bytes();
+        let reply = AbortedReply { status: "aborted", execution_count: self.count };
+        let content = Json::of(&reply).unwrap_or_default();
+        self.cancel(queued, State::RejectedCanceled, content, SessionState::Kept);
     }
 
     /// Settles the promise of a request that will not run, and answers all who asked for it: like every retry later.
