@@ -56,6 +56,7 @@ fn request(python: OsString) -> Request {
         umask: None,
         confined: false,
         survives: false,
+        resumes: false,
     };
     Request { program, hello, limits: Limits::default() }
 }

@@ -157,6 +157,7 @@ impl Session {
             umask: self.config.umask,
             confined: self.config.is_confined,
             survives: survival.is_some(),
+            resumes: false,
         };
         let request =
             Request { program: self.config.program.clone(), hello, limits: self.config.limits.clone() };

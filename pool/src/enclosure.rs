@@ -11,9 +11,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::exit::Exit;
+use crate::household::Household;
 use crate::limits::{self, Cgroups};
 use crate::parked::Parked;
-use crate::share::Elsewhere;
+use crate::share::{Away, Elsewhere};
+use crate::spared::Spared;
 use crate::tree::Tree;
 
 /// See the module.
@@ -31,65 +33,125 @@ pub(crate) enum Enclosure {
 /// One that this process made.
 #[derive(Debug)]
 pub(crate) struct Local {
+    common: Arc<Common>,
     limits: limits::Enclosure,
     /// Absent once it is known to be gone.
     tree: Option<Tree>,
     /// The end of the tree under way: whoever waits for it may be interrupted and come back.
     clearing: Option<JoinHandle<usize>>,
-    reaped: Option<Arc<AtomicU64>>,
+    /// How the worker ended, once that was looked into.
+    verdict: Option<Exit>,
     /// Another process has the worker, which outlives us.
     is_lent: bool,
+    /// Nobody ends it for the sake of another one.
+    _spared: Option<Spared>,
+    /// Nor does whoever looks after the session that it came from.
+    _away: Option<Away>,
+}
+
+/// What the workers and checkpoints of one session have in common. The group is removed with the last of them.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Where groups are made, if that is known already.
+    cgroups: Option<Arc<Cgroups>>,
+    /// As a worker comes into it.
+    limits: limits::Enclosure,
+    reaped: Option<Arc<AtomicU64>>,
     /// Dropped with it: whoever holds the other half learns that the session is over.
     _released: Option<oneshot::Sender<()>>,
 }
 
 impl Local {
-    /// Encloses a worker that has not been told its session. Takes a while where there are cgroups.
+    /// Encloses a worker that has not been told its session. Takes a while where there are cgroups; if it is not known
+    /// whether there are, that is found out.
     pub(crate) async fn admit(
-        cgroups: &Arc<Cgroups>,
+        cgroups: Option<&Arc<Cgroups>>,
         parked: &Parked,
         released: Option<oneshot::Sender<()>>,
+        reaped: Option<Arc<AtomicU64>>,
     ) -> Self {
         let pid = parked.life.pid();
         let tree = Tree::of(pid, &parked.marker, &parked.pipes());
-        let (cgroups, under_way) = (Arc::clone(cgroups), UnderWay::new());
+        let (cgroups, under_way) = (cgroups.cloned(), UnderWay::new());
         let admission = tokio::task::spawn_blocking(move || {
+            let cgroups = cgroups.unwrap_or_else(|| Arc::new(Cgroups::detect()));
             let mut limits = limits::Enclosure::new(&cgroups);
             if let Err(error) = limits.admit(pid) {
                 tracing::debug!(pid, %error, "a worker lives without a cgroup");
             }
             // Made here, so that it is cleared even if nobody waits for it any more.
-            (Self::of(limits, tree, released), under_way)
+            let common = Common { cgroups: Some(cgroups), limits, reaped, _released: released };
+            (Self::of(Arc::new(common), tree), under_way)
         });
         // The task neither panics nor is it cancelled; if it were, there would be no group.
         let nothing = |_| {
-            let why = "its group could not be made";
-            (Self::of(limits::Enclosure::new(&Cgroups::none(why)), None, None), UnderWay::new())
+            let limits = limits::Enclosure::new(&Cgroups::none("its group could not be made"));
+            let common = Common { cgroups: None, limits, reaped: None, _released: None };
+            (Self::of(Arc::new(common), None), UnderWay::new())
         };
         admission.await.unwrap_or_else(nothing).0
     }
 
-    fn of(limits: limits::Enclosure, tree: Option<Tree>, released: Option<oneshot::Sender<()>>) -> Self {
-        Self { limits, tree, clearing: None, reaped: None, is_lent: false, _released: released }
+    fn of(common: Arc<Common>, tree: Option<Tree>) -> Self {
+        let limits = common.limits.successor();
+        let spared = tree.as_ref().map(|tree| Spared::new(tree.leader()));
+        Self {
+            common,
+            limits,
+            tree,
+            clearing: None,
+            verdict: None,
+            is_lent: false,
+            _spared: spared,
+            _away: None,
+        }
     }
 
-    /// The same, which adds to `reaped` the processes that it ends.
-    pub(crate) fn counting(mut self, reaped: Arc<AtomicU64>) -> Self {
-        self.reaped = Some(reaped);
-        self
+    /// That of another worker of the same session, which was forked off one of its checkpoints.
+    pub(crate) fn join(common: &Arc<Common>, tree: Option<Tree>) -> Self {
+        Self::of(Arc::clone(common), tree)
+    }
+
+    /// It came from a session that another process looks after, and is none of that one's.
+    pub(crate) fn stays_away(&mut self, away: Away) {
+        self._away = Some(away);
     }
 
     async fn clear(&mut self, exit: Exit, cpu_ms: Option<u64>) -> Exit {
-        let exit = self.limits.verdict(exit, cpu_ms);
+        let exit = self.judge(exit, cpu_ms);
         if let Some(tree) = &self.tree {
             let group = self.limits.group().cloned();
             let clearing = self.clearing.get_or_insert_with(|| Clearing::new(tree.clone(), group).start());
-            if let (Ok(count), Some(reaped)) = (clearing.await, &self.reaped) {
+            if let (Ok(count), Some(reaped)) = (clearing.await, &self.common.reaped) {
                 reaped.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
         (self.tree, self.clearing) = (None, None);
         exit
+    }
+
+    fn judge(&mut self, exit: Exit, cpu_ms: Option<u64>) -> Exit {
+        if self.verdict.is_none()
+            && let Some(group) = self.limits.group()
+        {
+            let oom_kills = group.oom_kills();
+            self.verdict = Some(self.limits.verdict(exit.clone(), cpu_ms));
+            // The next worker of the session has nothing to do with these.
+            group.settle_oom_kills(oom_kills);
+        }
+        self.verdict.clone().unwrap_or_else(|| self.limits.verdict(exit, cpu_ms))
+    }
+}
+
+impl Common {
+    /// What another worker is enclosed in that goes on from here, for another session.
+    pub(crate) async fn branch(&self, parked: &Parked) -> Local {
+        Local::admit(self.cgroups.as_ref(), parked, None, self.reaped.clone()).await
+    }
+
+    /// A checkpoint is in it, and says so as long as the result lives.
+    pub(crate) fn with_checkpoint(&self) -> Option<limits::WithCheckpoint> {
+        self.limits.group().map(limits::Cgroup::with_checkpoint)
     }
 }
 
@@ -106,20 +168,20 @@ impl Drop for Local {
 
 /// What is left to be ended of a worker. It is ended when this is dropped, if not before: once the event loop is being
 /// taken down and starts nothing any more, that is there and then.
-struct Clearing {
+pub(crate) struct Clearing {
     tree: Option<Tree>,
     group: Option<limits::Cgroup>,
     _under_way: UnderWay,
 }
 
 impl Clearing {
-    fn new(tree: Tree, group: Option<limits::Cgroup>) -> Self {
+    pub(crate) fn new(tree: Tree, group: Option<limits::Cgroup>) -> Self {
         Self { tree: Some(tree), group, _under_way: UnderWay::new() }
     }
 
     /// Ends it on a thread that may block: to look at all processes of a host takes milliseconds of system calls.
     /// Says how many processes that were.
-    fn start(mut self) -> JoinHandle<usize> {
+    pub(crate) fn start(mut self) -> JoinHandle<usize> {
         tokio::task::spawn_blocking(move || self.end())
     }
 
@@ -143,14 +205,15 @@ impl Drop for Clearing {
     }
 }
 
-/// How many enclosures are being made or cleared.
+/// How many enclosures are being made or cleared, and how many checkpoints are being dropped.
 static UNDER_WAY: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
 /// One of them.
-struct UnderWay;
+#[derive(Debug)]
+pub(crate) struct UnderWay;
 
 impl UnderWay {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         UNDER_WAY.send_modify(|count| *count += 1);
         Self
     }
@@ -172,6 +235,15 @@ pub async fn cleared() {
 }
 
 impl Enclosure {
+    /// What it has in common with others of the same session.
+    pub(crate) fn household(&self) -> Household {
+        match self {
+            Self::Open => Household::Open,
+            Self::Local(local) => Household::Local(Arc::clone(&local.common)),
+            Self::Elsewhere(elsewhere) => Household::Elsewhere(Arc::clone(elsewhere.link())),
+        }
+    }
+
     /// What another process needs to go on with it.
     pub(crate) fn keep(&self) -> limits::Kept {
         match self {
@@ -182,7 +254,11 @@ impl Enclosure {
 
     /// That of a worker which another process had before; its `tree` is ended with it.
     pub(crate) fn found(kept: limits::Kept, tree: Tree) -> Self {
-        Self::Local(Box::new(Local::of(limits::Enclosure::found(kept), Some(tree), None)))
+        let found = limits::Enclosure::found(kept);
+        let common = Common { cgroups: None, limits: found.successor(), reaped: None, _released: None };
+        let mut local = Local::of(Arc::new(common), Some(tree));
+        local.limits = found;
+        Self::Local(Box::new(local))
     }
 
     /// Writes down that process `owner` has the worker, so that no server after this one takes it for left behind.
@@ -208,7 +284,8 @@ impl Enclosure {
     pub(crate) fn apply(&mut self, pid: u32, limits: &Limits) -> Value {
         match self {
             Self::Local(local) => serde_json::to_value(local.limits.apply(pid, limits)).unwrap_or_default(),
-            Self::Open | Self::Elsewhere(_) => Value::Array(Vec::new()),
+            Self::Open => Value::Array(Vec::new()),
+            Self::Elsewhere(elsewhere) => elsewhere.link().enforced().clone(),
         }
     }
 

@@ -82,8 +82,8 @@ impl Nursery {
     ) {
         // Attaching can take milliseconds, so it is done before anybody waits for this worker.
         let (released, release) = oneshot::channel();
-        let local =
-            Local::admit(&self.cgroups, &parked, Some(released)).await.counting(Arc::clone(&self.reaped));
+        let reaped = Some(Arc::clone(&self.reaped));
+        let local = Local::admit(Some(&self.cgroups), &parked, Some(released), reaped).await;
         parked.enclosure = Enclosure::Local(Box::new(local));
         if let Err(error) = parked.settled().await {
             return self.tell(Event::Failed(slot, error)).await;

@@ -48,6 +48,10 @@ pub enum Origin {
     Forked,
     /// Its program was started on request.
     Cold,
+    /// It goes on from a checkpoint of the session.
+    Restored,
+    /// It goes on from a checkpoint of another session.
+    Branched,
 }
 
 /// No worker for a session.
@@ -99,6 +103,8 @@ impl Origin {
             Self::Warm => "warm",
             Self::Forked => "forked",
             Self::Cold => "cold",
+            Self::Restored => "restored",
+            Self::Branched => "branched",
         }
     }
 }

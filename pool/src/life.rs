@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::exit::Exit;
 use crate::limits::cpu_ms;
+use crate::orphans::Awaited;
 use crate::readiness::watch;
 use crate::signals::{reaped_exit, signal_group, unreaped_exit};
 
@@ -42,7 +43,7 @@ pub(crate) struct Process {
 #[derive(Debug)]
 pub(crate) enum Parent {
     /// This process.
-    Us(Child),
+    Us(Child, Awaited),
     /// A zygote, which writes [`Status`] records into a pipe.
     Zygote(OwnedFd),
     /// Nobody of ours: a server that is gone was.
@@ -51,10 +52,10 @@ pub(crate) enum Parent {
 
 impl Process {
     /// A child of this process.
-    pub(crate) fn ours(mut child: Child) -> io::Result<Self> {
+    pub(crate) fn ours((mut child, awaited): (Child, Awaited)) -> io::Result<Self> {
         let pid = Pid::from_child(&child);
         match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, parent: Parent::Us(child) }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, parent: Parent::Us(child, awaited) }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -77,6 +78,7 @@ pub(crate) struct Life {
     stalled: Option<i32>,
     /// Processor time that it had used by its end, in milliseconds.
     cpu_ms: Option<u64>,
+    _awaited: Awaited,
 }
 
 #[derive(Debug)]
@@ -101,13 +103,26 @@ enum Stage {
 impl Life {
     pub(crate) fn watch(process: Process) -> io::Result<Self> {
         let Process { pid, pidfd, parent } = process;
-        let parent = match parent {
-            Parent::Us(child) => Watched::Us { child, changes: signal(SignalKind::child())? },
-            Parent::Zygote(status) => Watched::Zygote(watch(status)?),
-            Parent::Stranger => Watched::Silent,
+        // Also of one that is somebody else's child: he may go away before it, and then it is given to us.
+        let awaited = || Awaited::new(pid.as_raw_pid().unsigned_abs());
+        let (parent, awaited) = match parent {
+            Parent::Us(child, awaited) => {
+                (Watched::Us { child, changes: signal(SignalKind::child())? }, awaited)
+            }
+            Parent::Zygote(status) => (Watched::Zygote(watch(status)?), awaited()),
+            Parent::Stranger => (Watched::Silent, awaited()),
         };
         let pidfd = watch(pidfd)?;
-        Ok(Self { pid, pidfd, parent, stage: Stage::Alive, stopped: None, stalled: None, cpu_ms: None })
+        Ok(Self {
+            pid,
+            pidfd,
+            parent,
+            stage: Stage::Alive,
+            stopped: None,
+            stalled: None,
+            cpu_ms: None,
+            _awaited: awaited,
+        })
     }
 
     /// The same process for somebody else to watch, who from now on is the only one to end it.
@@ -219,7 +234,9 @@ impl Life {
                     if let Some(status) = child.try_wait()? {
                         self.know(exit_of(status));
                     }
-                } else if let Some(exit) = reaped_exit(self.pidfd.as_fd()) {
+                } else if let Some(exit) =
+                    adopted_exit(self.pidfd.as_fd()).or_else(|| reaped_exit(self.pidfd.as_fd()))
+                {
                     self.know(exit);
                 } else if let Watched::Silent = self.parent
                     && let Some((exit, cpu)) = unreaped_exit(self.pidfd.as_fd(), self.pid())
@@ -333,6 +350,15 @@ fn child_status(pidfd: &AsyncFd<OwnedFd>) -> Option<Status> {
     // It fails when the child is a zombie, which the pidfd tells.
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), what).ok().flatten()?;
     status.stopping_signal().map(Status::Stopped).or(status.continued().then_some(Status::Continued))
+}
+
+/// How a process ended that lost its parent and was given to this one, which reaps it so.
+fn adopted_exit(pidfd: BorrowedFd<'_>) -> Option<Exit> {
+    // It fails when the process is somebody else's child.
+    let status =
+        waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok().flatten()?;
+    let ended = status.exit_status().map(Exit::Status);
+    ended.or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 
 fn exit_of(status: std::process::ExitStatus) -> Exit {

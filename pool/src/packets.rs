@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
 };
+use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -43,14 +44,26 @@ impl Packets {
     ///
     /// # Errors
     /// When the socket fails, or a packet was cut because it was too large or brought too many descriptors.
-    pub(crate) async fn receive(&mut self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-        let (packet, descriptors) = loop {
+    pub(crate) async fn receive(&self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+        Ok(self.receive_signed().await?.map(|Packet { bytes, descriptors, .. }| (bytes, descriptors)))
+    }
+
+    /// As [`Packets::receive`], with the sender, if [`Packets::signed`] was asked for.
+    pub(crate) async fn receive_signed(&self) -> io::Result<Option<Packet>> {
+        let packet = loop {
             let mut ready = self.socket.readable().await?;
-            if let Ok(received) = ready.try_io(|fd| scratch::with(|scratch| receive(fd.as_fd(), scratch))) {
+            if let Ok(received) = ready.try_io(|fd| scratch::with(|scratch| receive_any(fd.as_fd(), scratch)))
+            {
                 break received?;
             }
         };
-        Ok((!packet.is_empty()).then_some((packet, descriptors)))
+        Ok((!packet.bytes.is_empty()).then_some(packet))
+    }
+
+    /// From now on the system says with each packet who sent it.
+    pub(crate) fn signed(self) -> io::Result<Self> {
+        sockopt::set_socket_passcred(self.socket(), true)?;
+        Ok(self)
     }
 
     /// The socket, to ask the system about the other side.
@@ -86,31 +99,49 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[Borrowe
     Ok(())
 }
 
-/// The packet that is there now; an empty one at the end of the connection.
+/// What came at once.
+#[derive(Debug, Default)]
+pub(crate) struct Packet {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Who sent it, as the system says.
+    pub(crate) sender: Option<Pid>,
+}
+
+/// The packet that is there now, and the descriptors beside it; an empty one at the end of the connection.
 ///
 /// # Errors
 /// As [`Packets::receive`], or when there is none.
 pub(crate) fn receive(socket: BorrowedFd<'_>, scratch: &mut [u8]) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    receive_any(socket, scratch).map(|Packet { bytes, descriptors, .. }| (bytes, descriptors))
+}
+
+fn receive_any(socket: BorrowedFd<'_>, scratch: &mut [u8]) -> io::Result<Packet> {
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX), ScmCredentials(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let received =
         match recvmsg(socket, &mut [IoSliceMut::new(scratch)], &mut beside, RecvFlags::CMSG_CLOEXEC) {
             // A connection that is reset is as gone as one that was closed.
-            Err(rustix::io::Errno::CONNRESET) => return Ok((Vec::new(), Vec::new())),
+            Err(rustix::io::Errno::CONNRESET) => return Ok(Packet::default()),
             received => received?,
         };
-    let rights = beside.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let descriptors = rights.flatten().collect();
+    let mut packet = Packet::default();
+    for message in beside.drain() {
+        match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => packet.descriptors.extend(descriptors),
+            RecvAncillaryMessage::ScmCredentials(sender) => packet.sender = Some(sender.pid),
+            _ => {}
+        }
+    }
     if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a packet is larger than any that is sent here",
         ));
     }
-    Ok((scratch.get(..received.bytes).unwrap_or_default().to_vec(), descriptors))
+    packet.bytes = scratch.get(..received.bytes).unwrap_or_default().to_vec();
+    Ok(packet)
 }
 
 #[cfg(test)]
@@ -120,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn packets_keep_their_bounds_and_bring_descriptors() {
-        let (mut ours, theirs) = Packets::pair().unwrap();
+        let (ours, theirs) = Packets::pair().unwrap();
         let theirs = Packets::new(theirs).unwrap();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         theirs.send(b"one", &[writer.as_fd()]).await.unwrap();
@@ -138,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_packet_that_does_not_fit_is_refused() {
-        let (mut ours, theirs) = Packets::pair().unwrap();
+        let (ours, theirs) = Packets::pair().unwrap();
         Packets::new(theirs).unwrap().send(&vec![0; BYTES + 1], &[]).await.unwrap();
         assert!(ours.receive().await.is_err());
     }

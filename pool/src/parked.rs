@@ -1,6 +1,6 @@
 //! A worker that waits for its session: it runs, its transport stands, nobody has greeted it yet.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -42,21 +42,41 @@ pub(crate) struct Surroundings<'a>(pub(crate) &'a Program);
 impl Surroundings<'_> {
     /// The payloads of a `hello`.
     fn payloads(&self, marker: &str) -> Vec<Bytes> {
-        let mut block = Vec::new();
-        let own = [(OsString::from(MARKER), OsString::from(marker))];
-        let variables = self.0.environment.iter().filter(|(name, _)| name != MARKER);
-        for (name, value) in variables.chain(&own) {
-            block.extend_from_slice(name.as_bytes());
-            block.push(b'=');
-            block.extend_from_slice(value.as_bytes());
-            block.push(0);
-        }
         let directory = match &self.0.directory {
             Some(directory) => directory.clone(),
             None => std::env::current_dir().unwrap_or_else(|_| "/".into()),
         };
-        vec![Bytes::from(block), Bytes::copy_from_slice(directory.as_os_str().as_bytes())]
+        vec![self.block(marker), Bytes::copy_from_slice(directory.as_os_str().as_bytes())]
     }
+
+    /// The payloads of a `hello` to a worker that has surroundings already: what shall be different.
+    pub(crate) fn changes(&self, marker: &str) -> Vec<Bytes> {
+        let directory =
+            self.0.directory.as_ref().map_or(&b""[..], |directory| directory.as_os_str().as_bytes());
+        vec![self.block(marker), Bytes::copy_from_slice(directory)]
+    }
+
+    /// The variable by which what a worker starts is known, as the only one of an environment.
+    pub(crate) fn marker(marker: &str) -> Bytes {
+        block([(OsStr::new(MARKER), OsStr::new(marker))])
+    }
+
+    fn block(&self, marker: &str) -> Bytes {
+        let own = (OsStr::new(MARKER), OsStr::new(marker));
+        let variables = self.0.environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+        block(variables.filter(|(name, _)| *name != MARKER).chain([own]))
+    }
+}
+
+fn block<'a>(variables: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>) -> Bytes {
+    let mut block = Vec::new();
+    for (name, value) in variables {
+        block.extend_from_slice(name.as_bytes());
+        block.push(b'=');
+        block.extend_from_slice(value.as_bytes());
+        block.push(0);
+    }
+    Bytes::from(block)
 }
 
 impl Parked {

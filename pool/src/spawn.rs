@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::open_files;
+use crate::orphans::{self, Awaited};
 use crate::tree::MARKER;
 
 /// A worker program: what to start, and what it finds around it.
@@ -74,7 +75,11 @@ pub(crate) fn transport() -> io::Result<(Ends, WorkerEnds)> {
 }
 
 /// Starts `program` as a worker. What it starts in turn is known by `marker`.
-pub(crate) fn spawn_worker(program: &Program, ends: WorkerEnds, marker: &str) -> io::Result<Child> {
+pub(crate) fn spawn_worker(
+    program: &Program,
+    ends: WorkerEnds,
+    marker: &str,
+) -> io::Result<(Child, Awaited)> {
     let WorkerEnds { socket, page, lifeline, stdout, stderr } = ends;
     let places = [(socket, FRAME_FD), (page, PAGE_FD), (lifeline, LIFELINE_FD)];
     spawn(program, Some(marker), places, stdout, stderr)
@@ -86,14 +91,14 @@ pub(crate) fn spawn_zygote(
     control: OwnedFd,
     lifeline: OwnedFd,
     output: OwnedFd,
-) -> io::Result<Child> {
+) -> io::Result<(Child, Awaited)> {
     let stderr = output.try_clone()?;
     spawn(program, None, [(control, FRAME_FD), (lifeline, LIFELINE_FD)], output, stderr)
 }
 
 /// Starts a custodian, whose server is at the other end of `socket`. It keeps nothing else of this process: neither its
 /// terminal, nor its directory, nor the pipes whose end somebody waits for.
-pub(crate) fn spawn_custodian(program: &Program, socket: OwnedFd) -> io::Result<Child> {
+pub(crate) fn spawn_custodian(program: &Program, socket: OwnedFd) -> io::Result<(Child, Awaited)> {
     let mut command = Command::new(&program.path);
     command
         .args(&program.arguments)
@@ -111,7 +116,7 @@ pub(crate) fn spawn_custodian(program: &Program, socket: OwnedFd) -> io::Result<
             Ok(())
         });
     }
-    command.spawn()
+    orphans::start(&mut command)
 }
 
 /// Descriptors are moved above this number before they are put in their places, so that none overwrites another.
@@ -123,7 +128,7 @@ fn spawn<const N: usize>(
     places: [(OwnedFd, RawFd); N],
     stdout: OwnedFd,
     stderr: OwnedFd,
-) -> io::Result<Child> {
+) -> io::Result<(Child, Awaited)> {
     let mut lifted = Vec::with_capacity(N + 1);
     for (fd, place) in places {
         lifted.push((lift(fd)?, place));
@@ -148,7 +153,7 @@ fn spawn<const N: usize>(
     let open_files = open_files::before();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory allocated before.
     unsafe { command.pre_exec(move || prepare(&moves, open_files)) };
-    command.spawn()
+    orphans::start(&mut command)
 }
 
 /// Runs in the child before exec.

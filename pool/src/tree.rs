@@ -5,8 +5,8 @@
 //! process that gave up every one of these escapes: only a cgroup holds it. Who must end is decided here; how a
 //! process is hit without hitting another, in `processes`.
 //!
-//! **Invariant:** never this process, its parents, or a process that is older than the worker; without a cgroup,
-//! never a process of another user.
+//! **Invariant:** never this process, its parents, another worker or a checkpoint with what belongs to it (`spared`);
+//! without a cgroup, never a process that is older than the worker, or of another user.
 
 #[cfg(test)]
 mod tests;
@@ -24,9 +24,13 @@ use rustix::process::getuid;
 
 use crate::limits::Cgroup;
 use crate::processes::{self, Kill, Process, Stat};
+use crate::spared;
 
 /// Name of the variable that every worker, and with it every process it starts, has in its environment.
 pub(crate) const MARKER: &str = "COB_WORKER";
+
+/// So often those in a group are killed while they may start others.
+const LOOKS_BEFORE_HALT: usize = 4;
 
 /// Why a tree is not known to be gone.
 #[derive(Debug, thiserror::Error)]
@@ -78,16 +82,31 @@ impl Tree {
     /// # Errors
     /// [`TreeError`] with those that did not end.
     pub(crate) fn kill_blocking(&self, group: Option<&Cgroup>) -> Result<usize, TreeError> {
-        if let Some(group) = group {
+        let is_alone = |group: &&Cgroup| spared::beside(self.leader, &group.stats()).is_empty();
+        if let Some(group) = group.filter(is_alone) {
             group.kill_at_once();
         }
         let mut known = HashMap::from([(self.leader.pid, self.leader)]);
-        end_all(|| self.members(group, &mut known))
+        let mut looks = 0;
+        let mut halt = None;
+        end_all(|| {
+            looks += 1;
+            // Who starts others faster than they are killed is kept from it, for once with all others.
+            if looks > LOOKS_BEFORE_HALT && halt.is_none() {
+                halt = group.map(Cgroup::halt_forks);
+            }
+            self.members(group, &mut known)
+        })
+    }
+
+    /// Who it is.
+    pub(crate) fn leader(&self) -> Process {
+        self.leader
     }
 
     /// Everybody who is alive and belongs to the tree. `known` are those who did before, by id.
     fn members(&self, group: Option<&Cgroup>, known: &mut HashMap<u32, Process>) -> Vec<Process> {
-        let mut members = group.map(Cgroup::members).unwrap_or_default();
+        let mut members = group.map(|group| self.without_spared(group.stats())).unwrap_or_default();
         if group.is_some() && !members.is_empty() {
             return members;
         }
@@ -96,8 +115,15 @@ impl Tree {
         members
     }
 
+    fn without_spared(&self, stats: Vec<Stat>) -> Vec<Process> {
+        let beside = spared::beside(self.leader, &stats);
+        let ours = stats.into_iter().filter(|stat| !beside.contains(&stat.process.pid));
+        ours.map(|stat| stat.process).collect()
+    }
+
     fn search(&self, known: &mut HashMap<u32, Process>) -> Vec<Process> {
         let all = Stat::all();
+        let beside = spared::beside(self.leader, &all);
         let (user, immune) = (getuid().as_raw(), processes::ourselves_and_parents());
         // An id that was given to somebody else says nothing any more about parents, groups and sessions. One that is
         // still the id of a group or session is given to nobody.
@@ -109,7 +135,7 @@ impl Tree {
         let mut suspects: Vec<_> = all
             .into_iter()
             .filter(|stat| stat.process.started >= self.leader.started)
-            .filter(|stat| !immune.contains(&stat.process.pid))
+            .filter(|stat| !immune.contains(&stat.process.pid) && !beside.contains(&stat.process.pid))
             .collect();
         // What lost its parent was given to one of ours, or to the first process of the host. To look for marks is
         // dear, and others need it not.

@@ -5,6 +5,8 @@
 //! lie in the pipe when the frame arrives, so nothing ever has to be waited for. (But see `staging`: of a session that
 //! survives, more may lie in a pipe than can be looked at before something is recorded.)
 
+mod ending;
+mod order;
 mod surviving;
 
 use std::collections::VecDeque;
@@ -14,17 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cob_protocol::frame::{Envelope, Frame, Position, StreamName};
+use cob_protocol::frame::{Envelope, Frame, StreamName};
 use cob_protocol::handshake::{Hello, Ready};
-use cob_protocol::limits::{DISPLAY_FRAME_BYTES_MAX, START_OUTPUT_BYTES_MAX, WORKER_START_MS_MAX};
+use cob_protocol::limits::{START_OUTPUT_BYTES_MAX, WORKER_START_MS_MAX};
 use rustix::process::Signal;
 use tokio::net::UnixStream;
 
 use crate::drain::Drain;
 use crate::enclosure::Enclosure;
 use crate::exit::Exit;
-use crate::frame_reader::{Fill, FrameReader, ReadError};
+use crate::frame_reader::{FrameReader, ReadError};
 use crate::frame_writer::{FrameWriter, Lane, SendError};
+use crate::frozen::OnTheirWay;
+use crate::household::Household;
 use crate::life::Life;
 use crate::page::SharedPage;
 use crate::parked::Parked;
@@ -32,9 +36,7 @@ use crate::spawn::{Ends, Program};
 use crate::staging::Receipt;
 use crate::start_error::StartError;
 use crate::survival::Survival;
-
-/// Bytes of frames taken from the socket ahead of their turn.
-const FRAMES_AHEAD_BYTES: usize = DISPLAY_FRAME_BYTES_MAX;
+use order::Taken;
 
 /// What a worker does, in the order it did it.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ pub struct Worker {
     /// We killed it, for whatever reason: its limits had nothing to do with it.
     is_killed: bool,
     ending: Ending,
+    on_their_way: OnTheirWay,
     enclosure: Enclosure,
     lifeline: OwnedFd,
     /// Number of the last frame that was given out, and of the last that came.
@@ -87,23 +90,6 @@ pub(crate) struct Parts {
     pub(crate) stderr: Drain,
     pub(crate) enclosure: Enclosure,
     pub(crate) lifeline: OwnedFd,
-}
-
-/// Output that stands before a frame.
-enum Before {
-    Output(WorkerEvent),
-    /// There is none.
-    Nothing,
-    /// It cannot be looked at before something is recorded.
-    OutOfReach,
-}
-
-/// What a look without waiting brought.
-enum Taken {
-    Event(WorkerEvent),
-    /// Something more was read, and has to be looked at.
-    Again,
-    Nothing,
 }
 
 /// How far the end of the worker has come.
@@ -173,6 +159,7 @@ impl Worker {
             cause: None,
             is_killed: false,
             ending: Ending::Alive,
+            on_their_way: OnTheirWay::none(),
             enclosure,
             lifeline,
             given_frames: survival.as_ref().map_or(0, |survival| survival.recorded),
@@ -238,6 +225,25 @@ impl Worker {
         Ok(())
     }
 
+    /// As [`Worker::send`], behind all requests and with a descriptor beside the frame.
+    pub(crate) fn send_beside(&mut self, frame: &Frame, beside: OwnedFd) -> Result<(), SendError> {
+        self.writer.push_beside(frame, beside, Lane::Data)?;
+        let _ = self.writer.flush();
+        Ok(())
+    }
+
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
+    pub(crate) fn household(&self) -> Household {
+        self.enclosure.household()
+    }
+
+    pub(crate) fn on_their_way(&self) -> &OnTheirWay {
+        &self.on_their_way
+    }
+
     /// Interrupts `execution`: SIGINT to the process group, which the worker lets through only for it.
     pub fn interrupt(&self, execution: u64) {
         self.page.get().aim_interrupt(execution);
@@ -283,96 +289,6 @@ impl Worker {
         }
     }
 
-    /// What can be given out without waiting.
-    fn take(&mut self) -> Result<Taken, ReadError> {
-        while let Some(front) = self.frames.front() {
-            if let Some(at) = front.frame.position() {
-                match self.take_output_before(at)? {
-                    Before::Output(output) => return Ok(Taken::Event(output)),
-                    Before::OutOfReach => return Ok(Taken::Nothing),
-                    Before::Nothing => {}
-                }
-            }
-            let Some(envelope) = self.frames.pop_front() else { break };
-            self.given_frames = self.given_frames.max(envelope.sequence);
-            if self.survival.is_none() {
-                self.writer.acknowledge(envelope.sequence);
-            }
-            if let Frame::Mark(mark) = envelope.frame {
-                self.leading = mark.next;
-                self.leading_read = false;
-                continue;
-            }
-            if envelope.frame.position().is_some() {
-                self.leading = StreamName::Stdout;
-                self.leading_read = false;
-            }
-            return Ok(Taken::Event(WorkerEvent::Frame(envelope.frame, envelope.payloads)));
-        }
-        self.take_output()
-    }
-
-    /// The two pipes, the one that is written now first.
-    fn drains(&mut self) -> [&mut Drain; 2] {
-        match self.leading {
-            StreamName::Stdout => [&mut self.stdout, &mut self.stderr],
-            StreamName::Stderr => [&mut self.stderr, &mut self.stdout],
-        }
-    }
-
-    /// Output that stands before a frame and has not been given out.
-    fn take_output_before(&mut self, at: Position) -> Result<Before, ReadError> {
-        let (leading, page) = (self.leading, self.page.get());
-        let [first, second] = match leading {
-            StreamName::Stdout => [(&mut self.stdout, at.stdout), (&mut self.stderr, at.stderr)],
-            StreamName::Stderr => [(&mut self.stderr, at.stderr), (&mut self.stdout, at.stdout)],
-        };
-        for (drain, position) in [first, second] {
-            let missing = position.saturating_sub(drain.emitted());
-            if missing > 0 && !drain.is_holding() {
-                // The bytes are there, unless the worker lies about its position; then nothing is owed.
-                drain.read(page, usize::try_from(missing).unwrap_or(usize::MAX))?;
-                if drain.is_starved() {
-                    return Ok(Before::OutOfReach);
-                }
-            }
-            if missing > 0
-                && let Some(bytes) = drain.pop(missing)
-            {
-                return Ok(Before::Output(WorkerEvent::Output(drain.stream(), bytes)));
-            }
-        }
-        Ok(Before::Nothing)
-    }
-
-    /// Output that no frame stands before: only when none can still be in the socket.
-    fn take_output(&mut self) -> Result<Taken, ReadError> {
-        if !self.socket_dry || self.held_until().is_some() {
-            return Ok(Taken::Nothing);
-        }
-        let is_leading_read = self.leading_read;
-        let [first, second] = self.drains();
-        if let Some(bytes) = first.pop(u64::MAX) {
-            return Ok(Taken::Event(WorkerEvent::Output(first.stream(), bytes)));
-        }
-        if is_leading_read && let Some(bytes) = second.pop(u64::MAX) {
-            return Ok(Taken::Event(WorkerEvent::Output(second.stream(), bytes)));
-        }
-        if !second.is_holding() {
-            return Ok(Taken::Nothing);
-        }
-        // What was written to the leading stream before the bytes that we hold lies in its pipe by now, and the
-        // frames before that in the socket.
-        self.leading_read = true;
-        let page = self.page.get();
-        match self.leading {
-            StreamName::Stdout => self.stdout.read(page, usize::MAX)?,
-            StreamName::Stderr => self.stderr.read(page, usize::MAX)?,
-        };
-        self.take_frames()?;
-        Ok(Taken::Again)
-    }
-
     /// Waits for something to happen, and takes what came. Awaits readiness only, so it is cancel-safe.
     async fn wait(&mut self) -> Result<(), ReadError> {
         let is_starved = self.stdout.is_starved() || self.stderr.is_starved();
@@ -411,68 +327,6 @@ impl Worker {
         self.leading_read = false;
         // After the pipes, never before: a frame that stands before bytes we hold is in the socket by now.
         self.take_frames()
-    }
-
-    /// Takes frames until the socket is empty, or enough of them wait.
-    fn take_frames(&mut self) -> Result<(), ReadError> {
-        self.socket_dry = false;
-        let mut bytes = 0;
-        loop {
-            while let Some(envelope) = self.reader.decoded()? {
-                bytes += envelope.payloads.iter().map(Bytes::len).sum::<usize>();
-                if let Some(envelope) = self.welcome(envelope)? {
-                    self.frames.push_back(envelope);
-                }
-            }
-            if bytes > FRAMES_AHEAD_BYTES || self.frames.len() > 1024 {
-                return Ok(());
-            }
-            match self.reader.fill()? {
-                Fill::Some => {}
-                Fill::Dry => break,
-                Fill::Ended => {
-                    // Nobody is left to talk to; if the process is not on its way out already, end it.
-                    self.life.kill();
-                    break;
-                }
-            }
-        }
-        self.socket_dry = true;
-        Ok(())
-    }
-
-    /// After the end: everything that still lies in pipes and socket. A transport that broke has no more frames.
-    fn take_remains(&mut self) {
-        let page = self.page.get();
-        let _ = self.stdout.read(page, usize::MAX);
-        let _ = self.stderr.read(page, usize::MAX);
-        let _ = self.take_frames();
-        self.socket_dry = true;
-    }
-
-    fn look_at_life(&mut self) {
-        if let (Some(exit), Ending::Alive) = (self.life.ended(), &self.ending) {
-            self.ending = Ending::Gone(self.cause.take().unwrap_or(exit));
-        }
-    }
-
-    /// After the end of the process: ends what it left behind, and asks what the session's limits had to do with it.
-    async fn clear(&mut self) {
-        if let Ending::Gone(exit) = &self.ending {
-            let exit = exit.clone();
-            let verdict = self.enclosure.clear(exit.clone(), self.life.cpu_ms()).await;
-            self.ending = Ending::Cleared(if self.is_killed { exit } else { verdict });
-        }
-    }
-
-    /// How the worker ended, once everything it left has been given out.
-    fn finished(&mut self) -> Option<Exit> {
-        let Ending::Cleared(exit) = &self.ending else { return None };
-        let exit = exit.clone();
-        self.take_remains();
-        let drains = [&self.stdout, &self.stderr];
-        let is_empty = drains.iter().all(|drain| !drain.is_holding() && !drain.is_starved());
-        (is_empty && self.frames.is_empty()).then_some(exit)
     }
 
     /// Ends a worker that cannot be talked to any more.

@@ -1,13 +1,10 @@
 //! Where a session gets its workers from.
 
-use std::sync::Arc;
-
 use cob_protocol::resources::Limits;
 use serde_json::Value;
 
 use crate::enclosure::{Enclosure, Local};
 use crate::lease::{LeaseError, Leased, Origin, Request};
-use crate::limits::Cgroups;
 use crate::parked::Parked;
 use crate::pool::Pool;
 use crate::share::SharedPool;
@@ -45,7 +42,7 @@ async fn start(request: &Request) -> Result<Leased, LeaseError> {
     let mut parked = Parked::start(&request.program)?;
     let mut enforced = Value::Array(Vec::new());
     if request.limits != Limits::default() {
-        let local = Local::admit(&Arc::new(Cgroups::detect()), &parked, None).await;
+        let local = Local::admit(None, &parked, None, None).await;
         parked.enclosure = Enclosure::Local(Box::new(local));
         // To set itself up it needs more than some limits leave it, as one that was forked had.
         parked.settled().await?;

@@ -1,25 +1,24 @@
 //! The host's handle on a zygote: a process that forks workers on request.
 
-use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use cob_protocol::handshake::{NoCommonVersion, VERSIONS};
 use cob_protocol::limits::{START_OUTPUT_BYTES_MAX, ZYGOTE_START_MS_MAX};
 use cob_protocol::zygote::{Order, Prepare, Prepared, Report};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::exit::Exit;
-use crate::life::{Life, Parent, Process};
+use crate::forks::Forks;
+use crate::life::{Life, Process};
 use crate::packets::Packets;
 use crate::parked::Parked;
 use crate::readiness::watch;
-use crate::spawn::{Ends, Program, WorkerEnds, output_pipe, spawn_zygote, transport};
+use crate::spawn::{Program, output_pipe, spawn_zygote};
 
 /// The exit status of an interpreter that cannot be used (EX_CONFIG): it will be so the next time, too.
 const UNUSABLE: i32 = 78;
@@ -37,8 +36,7 @@ pub(crate) struct Zygote {
     importing: Option<String>,
     /// It must be prepared by then.
     deadline: Option<Instant>,
-    /// What was asked for and has not come: our ends of the transport of each worker.
-    expected: HashMap<u64, (Ends, OwnedFd)>,
+    forks: Forks,
     _lifeline: OwnedFd,
 }
 
@@ -82,7 +80,7 @@ impl Zygote {
             said: Vec::new(),
             importing: None,
             deadline: Some(Instant::now() + Duration::from_millis(ZYGOTE_START_MS_MAX)),
-            expected: HashMap::new(),
+            forks: Forks::default(),
             _lifeline: lifeline,
         })
     }
@@ -94,28 +92,13 @@ impl Zygote {
 
     /// Says what to import. What becomes of it is told by [`Zygote::next`].
     pub(crate) async fn prepare(&mut self, imports: Vec<String>) -> io::Result<()> {
-        self.order(&Order::Prepare(Prepare { versions: VERSIONS, imports }), None).await
+        let prepare = Order::Prepare(Prepare { versions: VERSIONS, imports });
+        self.control.send(&prepare.encode().map_err(io::Error::other)?, &[]).await
     }
 
     /// Asks for a worker.
     pub(crate) async fn fork(&mut self, number: u64) -> io::Result<()> {
-        let (ends, theirs) = transport()?;
-        let (status, status_writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        self.order(&Order::Fork { number }, Some((&theirs, &status_writer))).await?;
-        self.expected.insert(number, (ends, status));
-        Ok(())
-    }
-
-    async fn order(&self, order: &Order, fork: Option<(&WorkerEnds, &OwnedFd)>) -> io::Result<()> {
-        let packet = order.encode().map_err(io::Error::other)?;
-        match fork {
-            None => self.control.send(&packet, &[]).await,
-            Some((WorkerEnds { socket, page, lifeline, stdout, stderr }, status)) => {
-                let descriptors =
-                    [socket, page, lifeline, stdout, stderr, status].map(|descriptor| descriptor.as_fd());
-                self.control.send(&packet, &descriptors).await
-            }
-        }
+        self.forks.order(&self.control, number).await
     }
 
     /// The next thing it does. After [`ZygoteEvent::Gone`] there is nothing more. Cancel-safe.
@@ -166,14 +149,14 @@ impl Zygote {
 
     /// Lets it end: it forks no more, and goes when its last worker has gone, whose end it tells until then.
     pub(crate) async fn retire(self) {
-        let Self { mut life, control, expected, _lifeline, .. } = self;
+        let Self { mut life, control, forks, _lifeline, .. } = self;
         // A worker that was asked for and comes now belongs to nobody: it ends with our ends of its transport, and
         // the zygote waits for that.
-        drop((control, expected));
+        drop((control, forks));
         while life.ended().is_none() && life.changed().await.is_ok() {}
     }
 
-    fn take(&mut self, report: Report, mut descriptors: Vec<OwnedFd>) -> io::Result<Option<ZygoteEvent>> {
+    fn take(&mut self, report: Report, descriptors: Vec<OwnedFd>) -> io::Result<Option<ZygoteEvent>> {
         Ok(match report {
             Report::Importing { module } => {
                 self.importing = Some(module);
@@ -191,18 +174,21 @@ impl Zygote {
                     Err(error) => ZygoteEvent::Gone(self.incompatible(&error)),
                 })
             }
-            Report::Forked { number, pid } => {
-                let Some((ends, status)) = self.expected.remove(&number) else { return Ok(None) };
-                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                let (Some(pid), Some(pidfd)) = (pid, descriptors.pop()) else {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a worker without a process"));
-                };
-                let process = Process { pid, pidfd, parent: Parent::Zygote(status) };
-                let parked = Parked::of(self.program.clone(), process, ends)?;
-                Some(ZygoteEvent::Forked(number, Box::new(parked)))
+            Report::Forked { number, pid } if self.forks.expects(number) => {
+                Some(match self.forks.forked(&self.program, (number, pid), descriptors)? {
+                    Some(parked) => ZygoteEvent::Forked(number, Box::new(parked)),
+                    None => ZygoteEvent::ForkFailed(number, "it ended at once".to_owned()),
+                })
+            }
+            Report::Forked { .. } => None,
+            Report::Frozen { .. } | Report::Refused { .. } => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a zygote that takes itself for a session",
+                ));
             }
             Report::ForkFailed { number, reason } => {
-                self.expected.remove(&number);
+                self.forks.failed(number);
                 Some(ZygoteEvent::ForkFailed(number, reason))
             }
         })

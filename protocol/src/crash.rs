@@ -14,10 +14,22 @@ pub const POINTS: &[(&str, &str)] = &[
     ("frame_sent", "its frame was handed to the worker's socket"),
     // --- Sessions of a server --------------------------------------------------------------------------------
     ("session_opened", "a session is recorded; who asked for it was not told"),
+    ("branches_opened", "the branches of a session are recorded; none of them has a worker"),
     // --- The writer of the store -----------------------------------------------------------------------------
     ("commit_begins", "groups were taken from the queue; the store has not seen them"),
     ("commit_half", "inside a transaction, with one more of its groups written"),
     ("commit_done", "a transaction was committed; nobody was told"),
+    // --- Bundles ---------------------------------------------------------------------------------------------
+    ("bundle_begun", "a bundle is to be written; nothing of it is"),
+    ("chunk_written", "one more chunk has its name; no row names it"),
+    ("chunks_synced", "all its chunks and their names are on the disk; no row names them"),
+    ("bundle_row_before", "its rows are in a transaction that is not committed"),
+    ("bundle_row_after", "it is there; nobody was told"),
+    ("bundle_removed", "its rows are given up; its chunks are all there"),
+    ("chunk_removed", "a chunk that nothing names is gone; others may follow"),
+    ("import_checked", "the manifest of an imported bundle is believed; nothing of it is written"),
+    ("import_read", "all its chunks are written; no row names them"),
+    ("export_written", "a bundle is written out as a whole; it does not have its name"),
     // --- Output on its way out -------------------------------------------------------------------------------
     ("event_committed", "an event is recorded; it was neither broadcast nor acknowledged to the worker"),
     ("event_sent", "an event was broadcast; the worker does not know"),

@@ -4,6 +4,7 @@
 //! message so that a client can show it elsewhere.
 
 use crate::limits::RETRY_AFTER_MS;
+use crate::promise::SessionState;
 
 /// Who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +89,38 @@ errors! {
     Restarted "restarted" Client "The session was restarted and its variables are gone; run it again under a new key.";
     Canceled "canceled" Client "It was cancelled before its turn came; nothing of it was run.";
     ToolUnavailable "tool_unavailable" Client "Connect the client that registers the tool, or call one that is registered.";
+    UnknownCheckpoint "unknown_checkpoint" Client "`checkpoint_list` (`cob checkpoint list`) tells which there are; automatic ones go when newer ones come.";
+    CheckpointRefused "checkpoint_refused" Code "Let the code end what cannot be kept (threads, child processes), or force the checkpoint and accept that this is lost.";
+    CheckpointLimit "checkpoint_limit" Limit "Drop checkpoints that are not needed any more, or ask for a session with a larger budget.";
+    CheckpointFailed "checkpoint_failed" Worker "The session goes on as it was; the server's log says more.";
+    IncompatibleCheckpoint "incompatible_checkpoint" Client "Restore it with the interpreter and the packages that it was made with, or force it and look at what is missing.";
+    UntrustedBundle "untrusted_bundle" Client "Only import what comes from somebody you trust, since a restore runs its code; then give the key it was made with.";
+    DamagedBundle "damaged_bundle" Server "What was stored is not what was written; use another checkpoint.";
     SlowSubscriber "slow_subscriber" Limit "Read faster or grant less credit; subscribe again from the last event you have.";
     ShuttingDown "shutting_down" Client "Start the kernel again.";
 }
 
 impl ErrorCode {
+    /// What to do about it, by what became of the variables: nobody is told that they are gone when they are back.
+    #[must_use]
+    pub fn hint_in(self, session: SessionState) -> &'static str {
+        match (self, session) {
+            (Self::WorkerLost, SessionState::Restored) => {
+                "The variables are those of the checkpoint again: go on from there."
+            }
+            (Self::WorkerStalled, SessionState::Restored) => {
+                "Something stopped the worker (SIGSTOP). The variables are those of the checkpoint again: go on from there."
+            }
+            (Self::InterruptedByForce, SessionState::Restored) => {
+                "The code did not react to the interrupt and was killed. The variables are those of the checkpoint again: go on from there."
+            }
+            (Self::Restarted, SessionState::Restored) => {
+                "The session went back to a checkpoint; if this is still wanted, run it again under a new key."
+            }
+            _ => self.hint(),
+        }
+    }
+
     /// Milliseconds after which one may ask again, for what passes by itself.
     #[must_use]
     pub fn retry_after_ms(self) -> Option<u64> {
@@ -111,5 +139,13 @@ mod tests {
         let codes: HashSet<_> = ErrorCode::ALL.iter().map(|e| e.code()).collect();
         assert_eq!(codes.len(), ErrorCode::ALL.len());
         assert!(ErrorCode::ALL.iter().all(|e| e.hint().ends_with('.')));
+    }
+
+    #[test]
+    fn nobody_is_told_that_variables_are_gone_when_they_are_back() {
+        for code in ErrorCode::ALL {
+            assert_eq!(code.hint_in(SessionState::Lost), code.hint());
+            assert!(!code.hint_in(SessionState::Restored).contains("gone"), "{}", code.code());
+        }
     }
 }

@@ -79,7 +79,8 @@ const REPEATABLE: RequestNumber = 1 << 62;
 #[must_use]
 pub fn call_number(count: u64, kind: &str) -> RequestNumber {
     match kind {
-        "tools" | "channel_open" | "channel_send" | "channel_recv" | "channel_close" => count | REPEATABLE,
+        "tools" | "channel_open" | "channel_send" | "channel_recv" | "channel_close" | "checkpoint"
+        | "checkpoints" | "restore" => count | REPEATABLE,
         _ => count,
     }
 }
@@ -134,6 +135,29 @@ pub struct Inspect {
 pub struct Namespace {
     /// Names the question.
     pub request: RequestNumber,
+}
+
+/// Go on as two: the worker as it was, and a process that waits and is a checkpoint. A socket of packets travels beside
+/// this frame; over it the waiting process says `frozen`, or the worker why there is none ([`crate::zygote::Report`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Also when something would be missing in the checkpoint.
+    pub force: bool,
+}
+
+/// No checkpoint of this worker is left: what was done for their sake (Python's garbage collector looks away) can be
+/// undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfreeze {}
+
+/// Take in a [bundle](crate::bundle), which comes over a socket or pipe that travels beside this frame. Answered by
+/// [`Answer`], with a [`crate::checkpoint::Loaded`], or declined with the reasons why it does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Names the question.
+    pub request: RequestNumber,
+    /// Also when interpreter or packages are other ones.
+    pub force: bool,
 }
 
 /// Is this code whole? Payload 0: the source text, UTF-8. Answered by [`Answer`].
@@ -208,7 +232,7 @@ pub enum Outcome {
     Again,
 }
 
-/// The answer to [`Complete`], [`Inspect`], [`IsComplete`], [`Namespace`] (to the kernel) or [`Call`] (to the worker).
+/// The answer to [`Complete`], [`Inspect`], [`IsComplete`], [`Namespace`], [`Load`] (to the kernel) or [`Call`] (to the worker).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The number of the question.
@@ -225,7 +249,7 @@ pub struct Call {
     /// The execution that asks.
     pub execution: ExecutionNumber,
     /// What is asked: `input`, `execution`, `tool`, `tools`, `channel_open`, `channel_send`, `channel_recv`,
-    /// `channel_close`.
+    /// `channel_close`, `checkpoint`, `checkpoints`, `restore`.
     pub kind: String,
     /// Arguments by kind; `input`: `{"prompt": text, "password": bool}`.
     pub arguments: Json,
@@ -492,6 +516,9 @@ frames! {
     22 Parked(Parked) "parked" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
     23 Attached(Attached) "attached" ToKernel HANDSHAKE_FRAME_BYTES_MAX;
     24 Namespace(Namespace) "namespace" ToWorker PLAIN_FRAME_BYTES_MAX;
+    25 Freeze(Freeze) "freeze" ToWorker PLAIN_FRAME_BYTES_MAX;
+    26 Unfreeze(Unfreeze) "unfreeze" ToWorker PLAIN_FRAME_BYTES_MAX;
+    27 Load(Load) "load" ToWorker PLAIN_FRAME_BYTES_MAX;
 }
 
 impl Frame {
@@ -516,6 +543,9 @@ impl Frame {
             | Self::Inspect(_)
             | Self::IsComplete(_)
             | Self::Namespace(_)
+            | Self::Freeze(_)
+            | Self::Unfreeze(_)
+            | Self::Load(_)
             | Self::Answer(_)
             | Self::Shutdown(_)
             | Self::Ping(_)

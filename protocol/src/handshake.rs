@@ -79,6 +79,11 @@ pub struct Hello {
     /// recorded, and goes on when the socket is replaced.
     #[serde(default)]
     pub survives: bool,
+    /// Whether the worker was forked off a checkpoint: it has its variables, its surroundings and what confines it
+    /// already. Then payload 0 only changes the variables of the environment that it names, and an empty payload 1
+    /// leaves the working directory as it is.
+    #[serde(default)]
+    pub resumes: bool,
 }
 
 /// The worker is ready to run code.

@@ -140,6 +140,55 @@ impl FromStr for PromiseId {
     }
 }
 
+/// A checkpoint of a session, by its number there: `s1.k3`. Numbers are never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct CheckpointId {
+    /// The session it was taken of.
+    pub session: SessionId,
+    /// From 1.
+    pub number: u64,
+}
+
+impl fmt::Display for CheckpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.k{}", self.session, self.number)
+    }
+}
+
+/// A text that is not the name of a checkpoint.
+#[derive(Debug, Error)]
+#[error("`{0}` is no checkpoint; one looks like s1.k3")]
+pub struct BadCheckpointId(String);
+
+impl FromStr for CheckpointId {
+    type Err = BadCheckpointId;
+
+    fn from_str(text: &str) -> Result<Self, BadCheckpointId> {
+        let bad = || BadCheckpointId(text.to_owned());
+        let (session, number) = text.split_once(".k").ok_or_else(bad)?;
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(bad());
+        }
+        let session = session.parse().map_err(|_| bad())?;
+        Ok(Self { session, number: number.parse().map_err(|_| bad())? })
+    }
+}
+
+impl From<CheckpointId> for String {
+    fn from(id: CheckpointId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for CheckpointId {
+    type Error = BadCheckpointId;
+
+    fn try_from(text: String) -> Result<Self, BadCheckpointId> {
+        text.parse()
+    }
+}
+
 impl From<PromiseId> for String {
     fn from(id: PromiseId) -> Self {
         id.to_string()
@@ -165,6 +214,19 @@ mod tests {
         fn ids_come_back_as_they_were_written(session: u64, execution: u64, call: Option<u64>) {
             let id = PromiseId { session: SessionId(session), execution, call };
             prop_assert_eq!(id.to_string().parse::<PromiseId>().unwrap(), id);
+        }
+
+        #[test]
+        fn checkpoints_come_back_as_they_were_written(session: u64, number: u64) {
+            let id = CheckpointId { session: SessionId(session), number };
+            prop_assert_eq!(id.to_string().parse::<CheckpointId>().unwrap(), id);
+        }
+
+        #[test]
+        fn arbitrary_text_is_a_checkpoint_or_an_error_that_shows_one(text in "[sk.0-9+-]{0,10}") {
+            if let Err(error) = text.parse::<CheckpointId>() {
+                prop_assert!(error.to_string().contains("s1.k3"));
+            }
         }
 
         #[test]

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
+pub mod bundle;
+pub mod checkpoint;
 pub mod codec;
 pub mod content;
 pub mod crash;

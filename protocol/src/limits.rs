@@ -441,10 +441,96 @@ pub const OUTPUT_LIMIT_BYTES_MAX: u64 = OUTPUT_KEPT_BYTES_MAX as u64;
 /// How long a list of limits may be, as text.
 pub const LIMITS_TEXT_BYTES_MAX: usize = KIB;
 
+// --- Checkpoints --------------------------------------------------------------------------------------------
+
+/// Automatic checkpoints that a session keeps, unless it asks for another number.
+pub const CHECKPOINTS_KEPT: usize = 8;
+/// Checkpoints in memory of one session: each is a process.
+pub const CHECKPOINTS_MAX: usize = 64;
+/// Durable checkpoints of one session.
+pub const BUNDLES_MAX: usize = 256;
+/// What only the checkpoints of a session may hold in memory, unless it asks for something else.
+pub const CHECKPOINT_BUDGET_BYTES: u64 = 1 << 30;
+/// How long a label may be.
+pub const CHECKPOINT_LABEL_BYTES_MAX: usize = 200;
+/// Sessions that are forked off by one request.
+pub const BRANCHES_MAX: usize = 256;
+/// What a branch takes along of its parent's files, when nothing else bounds those.
+pub const BRANCH_FOLDER_BYTES_MAX: u64 = 16 << 30;
+/// Files and folders that a branch takes along.
+pub const BRANCH_FILES_MAX: usize = 1 << 20;
+/// How deep folders may lie in each other that a branch takes along.
+pub const BRANCH_DEPTH_MAX: usize = 100;
+/// Folders of branches that are copied at a time.
+pub const BRANCH_COPIES_MAX: usize = 4;
+/// Sessions that are tried to be hibernated when memory is short, before the next look at how short it is.
+pub const RELIEFS_MAX: usize = 4;
+/// Who has had nothing to do for less than this is left alone: an agent that thinks goes on in a moment.
+pub const RELIEF_REST_MS: u64 = 30_000;
+/// When memory is short, in the words of Linux: some processes waited for it for 150 ms of a second; or, since whoever
+/// is not privileged may only ask in steps of two seconds, for 300 ms of two.
+pub const PRESSURE_TRIGGERS: [&str; 2] = ["some 150000 1000000", "some 300000 2000000"];
+/// Between the wish for a checkpoint in memory and its first word.
+pub const FREEZE_MS_MAX: u64 = 30_000;
+/// One that is on its way when its worker ends has this long for that.
+pub const LAST_FREEZE_MS_MAX: u64 = 5_000;
+/// Workers and bundles that are on their way out of one checkpoint.
+pub const CHECKPOINT_ORDERS_MAX: usize = 16;
+/// What a checkpoint may lack, each said by itself.
+pub const FINDINGS_MAX: usize = 64;
+/// The word for it.
+pub const FINDING_KIND_BYTES_MAX: usize = 64;
+/// The sentence.
+pub const FINDING_TEXT_BYTES_MAX: usize = KIB;
+/// A bundle must be written by then; what takes longer is given up.
+pub const SAVE_MS_MAX: u64 = 600_000;
+/// A bundle must be read by then: a worker that does not take it in is given up.
+pub const LOAD_MS_MAX: u64 = 600_000;
+/// What may wait in a session for the next moment at which no code runs.
+pub const WISHES_MAX: usize = 64;
+/// Numbers of checkpoints that a session reserves at a time.
+pub const CHECKPOINT_NUMBERS: u64 = 64;
+/// Pieces of bundles: what is stored under one hash.
+pub const BUNDLE_PIECE_BYTES: usize = MIB;
+/// What a pipe holds through which a bundle travels.
+pub const BUNDLE_PIPE_BYTES: usize = MIB;
+/// What a worker may say of a bundle that failed.
+pub const SENTENCE_BYTES_MAX: usize = 4 * KIB;
+/// The description of a bundle.
+pub const OUTLINE_BYTES_MAX: usize = 16 * MIB;
+/// Blobs of one bundle.
+pub const BUNDLE_BLOBS_MAX: usize = 1 << 20;
+/// Blobs of bundles that are smaller are stored several together: a file for each would cost more than what is in it.
+pub const BUNDLE_SMALL_BYTES_MAX: usize = 64 * KIB;
+/// So much of small blobs is stored together, at most: what is written again when one of them has changed.
+pub const BUNDLE_PACK_BYTES_MAX: usize = 256 * KIB;
+/// Chunks of one bundle: what one commit can name.
+pub const BUNDLE_CHUNKS_MAX: usize = 1 << 18;
+/// Chunks of one bundle that are read or written at a time.
+pub const BUNDLE_CHUNKS_AT_ONCE_MAX: usize = 4;
+/// Threads that write bundles of one store at a time.
+pub const STORE_CHUNKS_AT_ONCE_MAX: usize = 2 * BUNDLE_CHUNKS_AT_ONCE_MAX;
+/// What is signed of a bundle: its outline, and the lists of its blobs and chunks.
+pub const BUNDLE_MANIFEST_BYTES_MAX: usize = 64 * MIB;
+/// How long a name in an outline may be.
+pub const BUNDLE_NAME_BYTES_MAX: usize = 4 * KIB;
+/// Bundles leave so much of their disk free, for what else is to be recorded there.
+pub const BUNDLE_FREE_BYTES_MIN: u64 = 32 * MIB as u64;
+/// Bytes of the bundles of one store: beyond it those of closed sessions go, oldest first, and others are refused.
+pub const STORE_BUNDLE_BYTES_MAX: u64 = 64 * 1024 * MIB as u64;
+/// Chunks that one step gives up, at most.
+pub const CHUNKS_REMOVED_AT_ONCE_MAX: usize = 256;
+/// Descriptors that have come beside frames and wait for them.
+pub const BESIDE_MAX: usize = 4;
+/// How much likelier than the live worker a checkpoint is ended when memory runs out (`oom_score_adj`).
+pub const FROZEN_OOM_SCORE: i32 = 500;
+
 // --- Enforcing them -----------------------------------------------------------------------------------------
 
 /// Between the signal that processor time is used up (SIGXCPU) and the one that cannot be ignored.
 pub const CPU_LIMIT_GRACE_S: u64 = 1;
+/// So much less than what it counted the system may tell of a process that it has ended for its processor time.
+pub const CPU_TOLD_MS: u64 = 100;
 /// Address space that numerical libraries reserve per processor without using it: OpenBLAS takes 41 MiB.
 pub const RESERVED_BYTES_PER_CPU: u64 = 48 * MIB as u64;
 /// All processes of a worker must be gone this long after they were killed.
@@ -463,6 +549,13 @@ const _: () = {
     assert!(OUTPUT_TAIL_BYTES < OUTPUT_KEPT_BYTES_MAX);
     assert!(STREAM_EVENT_BYTES_MAX <= OUTPUT_TAIL_BYTES);
     assert!(2 * COMMIT_BYTES_MAX as u64 <= BALLAST_BYTES);
+    assert!(BUNDLE_SMALL_BYTES_MAX <= BUNDLE_PACK_BYTES_MAX && BUNDLE_PACK_BYTES_MAX <= BUNDLE_PIECE_BYTES);
+    // A chunk takes less than 80 bytes of a manifest, the length of a blob less than 16.
+    assert!(OUTLINE_BYTES_MAX + 80 * BUNDLE_CHUNKS_MAX + 16 * BUNDLE_BLOBS_MAX < BUNDLE_MANIFEST_BYTES_MAX);
+    assert!(
+        BUNDLE_FREE_BYTES_MIN
+            >= 2 * STORE_FREE_BYTES_MIN + (BUNDLE_CHUNKS_AT_ONCE_MAX * BUNDLE_PIECE_BYTES) as u64
+    );
     assert!(PAYLOAD_INLINE_BYTES_MAX < COMMIT_BYTES_MAX);
     assert!(WAL_BYTES_IDLE_MAX < WAL_BYTES_MAX);
     assert!(DISPLAY_FRAME_BYTES_MAX < UNACKNOWLEDGED_BYTES_MAX, "every frame must fit among those kept");

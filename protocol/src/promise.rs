@@ -103,6 +103,8 @@ pub enum SessionState {
     Kept,
     /// Variables are gone.
     Lost,
+    /// Variables are as they were at a checkpoint ([`crate::checkpoint::Restoration`]).
+    Restored,
 }
 
 impl SessionState {
@@ -112,6 +114,7 @@ impl SessionState {
         match self {
             Self::Kept => "kept",
             Self::Lost => "lost",
+            Self::Restored => "restored",
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Finding;
 use crate::handshake::VersionRange;
 
 /// From the host.
@@ -23,6 +24,16 @@ pub enum Order {
         /// Comes back in the report.
         number: u64,
     },
+    /// Fork a process that writes down what the session holds ([`crate::bundle`]) and ends. Only to a checkpoint.
+    /// Descriptors, in this order: the socket that it writes to, its lifeline, and the writing end of the pipe for its
+    /// status.
+    Save {
+        /// Comes back in the report, which is that of a fork.
+        number: u64,
+    },
+    /// End at once, whatever was forked: its workers live on. (When the socket is just closed, the process stays until
+    /// the last of them is gone.)
+    Drop,
 }
 
 /// How a zygote shall get ready.
@@ -52,6 +63,18 @@ pub enum Report {
     },
     /// It can be forked.
     Prepared(Prepared),
+    /// A session at one moment waits here; its pidfd comes along. The first packet of a checkpoint.
+    Frozen {
+        /// The process id of the one that waits.
+        pid: u32,
+        /// What it does not hold, or not as it was.
+        findings: Vec<Finding>,
+    },
+    /// There is no checkpoint, because this would be missing in it. Sent by the worker itself, and the last packet.
+    Refused {
+        /// What blocks it.
+        findings: Vec<Finding>,
+    },
     /// A worker was forked; its pidfd comes along.
     Forked {
         /// From [`Order::Fork`].

@@ -139,6 +139,7 @@ fn hello() -> Hello {
         umask: None,
         confined: false,
         survives: false,
+        resumes: false,
     }
 }
 

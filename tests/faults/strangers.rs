@@ -164,6 +164,7 @@ fn request(program: &Path) -> Request {
         umask: None,
         confined: false,
         survives: false,
+        resumes: false,
     };
     let program = Program {
         path: program.to_owned(),

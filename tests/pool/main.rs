@@ -24,6 +24,7 @@ fn request(program: Program) -> Request {
         umask: None,
         confined: false,
         survives: false,
+        resumes: false,
     };
     Request { program, hello, limits: Limits::default() }
 }

@@ -38,6 +38,17 @@ class ChannelClosed(Exception):
     """The channel was closed: by the client for what it sends, by the code for what the code sends."""
 
 
+class CheckpointError(Exception):
+    """There is no such checkpoint, or none can be taken: `code` is a word for programs."""
+
+    def __init__(self, code, text=""):
+        super().__init__(code, text)
+        self.code, self.text = code, text
+
+    def __str__(self):
+        return self.text or self.code
+
+
 _RAISE = object()
 
 
@@ -75,6 +86,52 @@ def channel(name):
     from cob import channels
 
     return channels.channel(name)
+
+
+def checkpoint(label=None, durable=False, force=False):
+    """Has a checkpoint of the session taken when this cell ends; returns its name.
+
+    It holds everything that the session holds, and lives as long as the server.
+    With `durable` it is also written down; then it survives the server, but
+    holds only what can be pickled.  What code did outside of the session (files,
+    mail, rows of a database) is in no checkpoint.
+
+    `CheckpointError` when none may be taken.  What is in the way (threads, child
+    processes, a GPU) is known only when the cell has ended: then there is none
+    of this name.  `force` takes it without them.
+    """
+    from cob import timeline
+
+    return timeline.checkpoint(label, durable, force)
+
+
+def checkpoints():
+    """The session's checkpoints, oldest first: see `cob.timeline.Checkpoint`."""
+    from cob import timeline
+
+    return timeline.checkpoints()
+
+
+def restore(name_or_label):
+    """Goes back to a checkpoint when this cell ends, however it ends.
+
+    All variables are then as they were; `In`, `Out` and their numbers go on from
+    here.  `CheckpointError` when there is no such checkpoint.
+    """
+    from cob import timeline
+
+    timeline.restore(name_or_label)
+
+
+def undo(n=1):
+    """Goes back to before the last cell, or before the last `n`, when this one ends.
+
+    Needs a checkpoint from then, else `CheckpointError`: a session that takes
+    them automatically has one for each of the last few cells.
+    """
+    from cob import timeline
+
+    timeline.undo(n)
 
 
 def __getattr__(name):

@@ -18,6 +18,12 @@ def channel(name):
     return _known[name]
 
 
+def renew():
+    """In a copy of the process: others may have sent since, and the session may be another one."""
+    for channel in _known.values():
+        channel._next = None
+
+
 class Channel:
     """One end of a channel; at the other end are clients. Items are JSON values.
 
@@ -31,6 +37,7 @@ class Channel:
         self._next = None  # number of the next item to be sent, if that is certain
         self._received = None  # number of the next item to be asked for, and what was not handed out, last first
         self._sends = True
+        self._session = None  # whose channel it is
 
     def __repr__(self):
         return f"<cob.channel {self.name!r}>"
@@ -87,6 +94,9 @@ class Channel:
     def _open(self):
         if self._next is None:
             found = self._ask("channel_open", {"channel": self.name})
+            # A session that was branched off begins its channels anew; one that went back receives again what came since.
+            if found.get("session") != self._session:
+                self._session, self._received = found.get("session"), None
             if self._received is None:
                 self._received = found["from"], []
             self._next = found["next"]

@@ -54,6 +54,11 @@ def manager():
     return _manager
 
 
+def count():
+    """How many comms are open."""
+    return 0 if _manager is None else len(_manager.comms)
+
+
 def publish(comm_id, msg_type, data, metadata, buffers, keys):
     """Send comm_open, comm_msg or comm_close to the front end."""
     views = [memoryview(part).cast("B") if memoryview(part).c_contiguous else bytes(part) for part in buffers or ()]

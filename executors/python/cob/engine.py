@@ -88,6 +88,11 @@ def arrive():
     # What ipykernel sets: programs started by a cell must not wait in a pager.
     os.environ.update(TERM="xterm-color", CLICOLOR="1", PAGER="cat", GIT_PAGER="cat")
     history.enter_directory()
+    return introduce()
+
+
+def introduce():
+    """The language info of kernel_info_reply, and the banner."""
     return _language_info(), f"Python {sys.version}\ncob {_cob.version}"
 
 

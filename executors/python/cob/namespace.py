@@ -20,7 +20,7 @@ def summary(namespace):
     """A list of dicts; what was defined last stands last, and beyond the bound the oldest are left out."""
     entries = []
     for name, value in list(namespace.items())[::-1]:
-        if type(name) is not str or name in OURS or name.startswith("__") or _is_result(name):
+        if type(name) is not str or name in OURS or name.startswith("__") or is_result(name):
             continue
         if len(entries) == NAMES_MAX:
             break
@@ -28,14 +28,14 @@ def summary(namespace):
     return entries[::-1]
 
 
-def _is_result(name):
+def is_result(name):
     """`_7` and `_i7`: the history's names."""
     return name.startswith("_") and name.lstrip("_i").isdigit()
 
 
 def _entry(name, value):
     kind = type(value)
-    entry = {"name": name[:NAME_CHARACTERS_MAX], "type": _name(kind)}
+    entry = {"name": name[:NAME_CHARACTERS_MAX], "type": type_name(kind)}
     if _is_one_of(kind, _LENGTHS):
         entry["len"] = len(value)
     elif kind is type(sys):
@@ -50,7 +50,7 @@ def _is_one_of(kind, kinds):
     return any(kind is known for known in kinds)
 
 
-def _name(kind):
+def type_name(kind):
     """The qualified name of a class, whatever its metaclass says."""
     name = _type_name(kind)
     module = _type_module(kind)

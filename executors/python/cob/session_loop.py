@@ -164,6 +164,44 @@ def _report(loop, context):
         task_context().copy().run(loop.default_exception_handler, context)
 
 
+# -- checkpoints -----------------------------------------------------------------------------
+
+
+def descriptors():
+    """What the loop itself holds open."""
+    if _loop is None or _loop.is_closed():
+        return ()
+    return _loop._ssock.fileno(), _loop._csock.fileno()
+
+
+def count_tasks():
+    """How many tasks go on between cells."""
+    return 0 if _loop is None or _loop.is_closed() else len(_asyncio.all_tasks(_loop))
+
+
+def let_threads_rest():
+    """The loop's own pool ends if all of its threads are idle; the loop makes another one when it needs it."""
+    pool = getattr(_loop, "_default_executor", None)
+    if getattr(pool, "_thread_name_prefix", None) != "asyncio" or not pool._work_queue.empty():
+        return
+    if pool._idle_semaphore._value >= len(pool._threads):
+        _loop._default_executor = None
+        pool.shutdown()
+
+
+def renew():
+    """In a copy of the process: what wakes the loop up would wake any of the copies."""
+    if _loop is None or _loop.is_closed():
+        return
+    _repair()
+    _loop._close_self_pipe()
+    _loop._make_self_pipe()
+    if _loop._signal_handlers:
+        import signal
+
+        signal.set_wakeup_fd(_loop._csock.fileno())
+
+
 def close():
     """The session ends: give tasks the chance to clean up."""
     if _loop is None or _loop.is_closed():

@@ -9,7 +9,7 @@ import os
 import sys
 
 import _cob
-from cob import cells, display, engine, errors, history, kernel, profile
+from cob import cells, display, engine, errors, history, kernel, profile, timeline
 from IPython.core import page, payloadpage
 from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.compilerop import CachingCompiler
@@ -169,11 +169,15 @@ def create():
     config.HistoryManager.enabled = False
     config.IPKernelApp = Config()  # libraries look for the key to recognise a notebook
     ipython.release(InteractiveShell)
+    results = {name: value for name, value in engine.namespace.items() if name in ("_", "__", "___")}
     shell = ZMQInteractiveShell.instance(config=config, kernel=None, exiter=ZMQExitAutocall())
     shell.kernel = kernel.Kernel(shell)
     shell.execution_count = engine.count
     # The engine's exit works as a bare name without IPython's rewriting of the line.
     shell.user_ns.update(exit=engine.leave, quit=engine.leave)
+    shell.user_ns.update(results)  # its display hook begins with empty ones
+    for name, function in timeline.magics():
+        shell.register_magic_function(function, "line", name)
     shell.remember_transformers()
     # Entered for good: nested run_cell calls of magics must not swap the hooks.
     shell.display_trap.__enter__()

@@ -45,12 +45,28 @@ def recover(code, filename, error):
 
     if not looks_special(code):
         raise error
+    parts = _about_checkpoints(code, filename)
+    if parts is not None:
+        return parts
     if ipython.load() is None:
         return _without_ipython(code, filename, error)
     changed = ipython.transform(code, filename)
     if changed.strip() == code.strip():
         raise error
     return ipython.compile_cell(changed, filename) or cells.compile_cell(changed, filename)
+
+
+def _about_checkpoints(code, filename):
+    """The code objects of a cell that is plain Python but for ``%undo`` and its like, else None."""
+    if "%" not in code:
+        return None
+    from cob import timeline
+
+    changed = timeline.without_magics(code)
+    try:
+        return cells.compile_cell(changed, filename) if changed != code else None
+    except SyntaxError:
+        return None  # other magics are there, too
 
 
 def looks_special(code):

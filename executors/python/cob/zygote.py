@@ -10,19 +10,21 @@ import gc
 import os
 import sys
 
+import _cob
 import _signal
 
 from cob import engine, profile
 
-# Of this package, what first outputs and first errors need; none of it does anything when it is imported.
+# Of this package, what first outputs, errors and checkpoints need; none of it does anything when it is imported.
 PRELOADED = (
     "complete", "completeness", "display", "encoding", "errors", "expressions", "figures", "frames", "printers",
-    "script", "syntax", "tree",
+    "script", "syntax", "tree", "freezing",
 )
 
 REHEARSALS = 20  # after so many calls the interpreter has made up its mind about a function
 
 _environment = None  # of this process before the imports
+_given = None  # the variables that the session asked for last
 
 
 def load():
@@ -60,7 +62,7 @@ def settle():
 
 def warm_up():
     """In a session that was just forked, before anything is asked of it."""
-    _differ()
+    differ()
     introduction = _rehearse()
     loop = sys.modules.get("cob.session_loop")
     if loop is not None:
@@ -82,14 +84,31 @@ def _rehearse():
     return engine.arrive()
 
 
-def _differ():
-    """Python itself reseeds ``random``."""
+def differ():
+    """From what this process was forked off, and from whatever else is. Python itself reseeds ``random``."""
+    for step in (_reseed, _know_thread, _renew_secret):
+        try:
+            step()
+        except Exception as error:  # the user may have changed the library
+            _cob.log("warning", f"a forked session is not quite its own: {type(error).__name__}: {error}")
+
+
+def _reseed():
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "default_generator"):
+        torch.default_generator.seed()
     numbers = sys.modules.get("numpy.random")
     if numbers is not None:
         numbers.seed()
+
+
+def _know_thread():
     threading = sys.modules.get("threading")
     if threading is not None and threading.main_thread().native_id != os.getpid():
         threading.main_thread()._set_native_id()  # up to 3.12 it is left as it was in the parent
+
+
+def _renew_secret():
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None:
         processes.current_process().authkey = os.urandom(32)
@@ -101,6 +120,8 @@ def replace_environment(wanted):
     What modules changed when they were imported stays changed where the session asks for nothing else: in a process
     of its own they would have changed it as well.
     """
+    global _given
+    _given = dict(wanted)
     environment = os.environb
     now = dict(environment)
     if _environment is not None:
@@ -119,12 +140,31 @@ def replace_environment(wanted):
     _follow(now, wanted)
 
 
+def merge_environment(given):
+    """The session's variables stay as the user left them, but for what is asked for otherwise than at its start."""
+    global _given
+    before = _given if _given is not None else _started_with()
+    now = dict(os.environb)
+    news = {name: value for name, value in given.items() if before.get(name) != value}
+    for name, value in news.items():
+        os.environb[name] = value
+    _given = {**before, **given}
+    _follow(now, {**now, **news})
+
+
+def _started_with():
+    with open("/proc/self/environ", "rb") as file:
+        return dict(line.split(b"=", 1) for line in file.read().split(b"\0") if b"=" in line)
+
+
 def _follow(now, wanted):
     """What looks at a variable only once has looked already."""
     if now.get(b"TZ") != wanted.get(b"TZ"):
         import time
 
         time.tzset()
+    if now.get(b"TMPDIR") != wanted.get(b"TMPDIR") and "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = None
     if now.get(b"MPLBACKEND") != wanted.get(b"MPLBACKEND") and "matplotlib" in sys.modules:
         from cob import figures
 

@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use bytes::Bytes;
+use cob_protocol::checkpoint::Finding;
 use cob_protocol::frame::{Comm, Complete, DoneStatus, Execute, Inspect, IsComplete, Outcome};
 use cob_protocol::handshake::Hello;
 use cob_protocol::json::Json;
 use rustix::process::Pid;
 
-use crate::process;
+use crate::bundle::{BundleReader, BundleWriter};
 use crate::surroundings::Surroundings;
+use crate::{fork, process};
 
 /// The interpreter's side of a wait: other threads of the user go on meanwhile, and signals are heard.
 pub trait Interpreter {
@@ -32,6 +34,14 @@ pub trait Interpreter {
     /// The system's reason; the process is as it was.
     fn fork(&self) -> io::Result<Option<Pid>> {
         process::fork()
+    }
+
+    /// Forks a process that is nobody's child here, and lets the language do what it must around that. `true` in it.
+    ///
+    /// # Errors
+    /// The system's reason; the process is as it was.
+    fn fork_away(&self) -> io::Result<bool> {
+        fork::fork_away()
     }
 }
 
@@ -90,6 +100,52 @@ pub trait Executor {
     /// Names, types and sizes of the variables: a JSON array. No code of the user may run for it.
     fn namespace(&mut self) -> Outcome {
         Outcome::Declined("this language does not tell what it holds".to_owned())
+    }
+
+    /// The process is about to be frozen: what is in the way of a checkpoint, and what it will not hold. Threads and
+    /// child processes are counted elsewhere, and so is what is shared, unless something of the same kind is told here. Nothing that blocks: whatever makes a fork cheaper is done now.
+    fn before_freeze(&mut self) -> Vec<Finding> {
+        vec![Finding {
+            kind: "language".to_owned(),
+            text: "this language keeps no checkpoints in memory".to_owned(),
+            blocks: true,
+        }]
+    }
+
+    /// Child processes that a copy of this one can do without: they are not in the way of a checkpoint.
+    fn helpers(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// In the process that is a checkpoint, right after the fork.
+    fn frozen(&mut self) {}
+
+    /// No checkpoint of this process is left.
+    fn unfreeze(&mut self) {}
+
+    /// In a worker that was forked off a checkpoint, before it says `ready`: it must differ from its siblings (random
+    /// numbers, secrets), and go on in its surroundings.
+    ///
+    /// # Errors
+    /// One line that says why no code can run here.
+    fn resume(&mut self, hello: &Hello, surroundings: &Surroundings) -> Result<Introduction, String> {
+        self.start(hello, surroundings)
+    }
+
+    /// Writes down everything that the session holds, in a process that was forked for it and ends then. What cannot be
+    /// saved is no failure: the outline says so.
+    ///
+    /// # Errors
+    /// A sentence: nothing of it is of use.
+    fn save(&mut self, bundle: &mut BundleWriter) -> Result<(), String> {
+        let _ = bundle;
+        Err("this language keeps no durable checkpoints".to_owned())
+    }
+
+    /// Takes a bundle in: a [`cob_protocol::checkpoint::Loaded`], or declined with the reasons why it does not fit.
+    fn load(&mut self, bundle: &mut BundleReader, force: bool) -> Outcome {
+        let _ = (bundle, force);
+        Outcome::Declined("this language keeps no durable checkpoints".to_owned())
     }
 
     /// The session ends; exit hooks may run.

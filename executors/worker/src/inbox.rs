@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +11,11 @@ use cob_protocol::frame::{Answer, Comm, Envelope, Execute, ExecutionNumber, Fram
 use cob_protocol::limits::{READ_AHEAD_BYTES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MAX};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::RecvFlags;
 
+use crate::beside::Beside;
 use crate::link::Link;
-use crate::takeover::{Replacement, Reserve};
+use crate::takeover::{Replacement, Reserve, receive};
 
 /// The reading half of the frame socket.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub struct Inbox {
     /// Whatever comes before a replacement is thrown away.
     pub(crate) is_discarding: bool,
     pub(crate) reserve: Reserve,
+    /// What came beside frames that were not served yet.
+    pub(crate) beside: Beside,
 }
 
 /// What a read brought.
@@ -65,7 +69,24 @@ impl Inbox {
             replacement: None,
             is_discarding: false,
             reserve: Reserve::none(),
+            beside: Beside::default(),
         }
+    }
+
+    /// Forgets all that ever came: this process is no longer the one that it came to.
+    pub(crate) fn renew(&mut self) {
+        self.decoder = FrameDecoder::of_worker();
+        self.queue = VecDeque::new();
+        self.queued_bytes = 0;
+        (self.is_greeted, self.is_discarding) = (false, false);
+        (self.execution, self.awaited, self.replacement) = (0, None, None);
+        self.reserve = Reserve::none();
+        self.beside.clear();
+    }
+
+    /// Whether a descriptor is kept here.
+    pub(crate) fn owns(&self, number: RawFd) -> bool {
+        self.reserve.is(number) || self.beside.iter().any(|descriptor| descriptor.as_raw_fd() == number)
     }
 
     /// From now on frames may be as large as the table allows.
@@ -161,8 +182,9 @@ impl Inbox {
         if self.link.survives() || !self.is_greeted {
             return self.read_or_replace();
         }
-        match recv(self.link.socket(), &mut self.scratch[..], flags) {
+        match receive(self.link.socket(), &mut self.scratch, flags, &mut self.beside) {
             Ok((0, _)) => Ok(Filled::End),
+            // Whoever sends another socket takes the session for one that outlives its server; it is closed.
             Ok((count, _)) => {
                 self.decoder.push(self.scratch.get(..count).unwrap_or_default());
                 Ok(Filled::Some)

@@ -11,15 +11,23 @@
 //!
 //! Instead of being started, a worker can be forked off a [`zygote`]; from then on there is no difference.
 //!
+//! It can also be [frozen](freeze): a copy of it waits, and forks workers that go on from there.
+//!
 //! The server may die and another one come: then the [frame socket](link) is [replaced](takeover), and what the last
 //! one had not recorded, which was [kept](retained), is sent once more. The code notices nothing.
 //!
 //! **Invariant:** no lock is held where code of the user can run (a signal handler, another thread that got the
 //! interpreter), and no lock is waited for while the interpreter is held, unless its holder waits for nothing.
 
+mod beside;
+mod between;
+pub mod bundle;
 mod confinement;
 pub mod descriptors;
 pub mod executor;
+mod findings;
+pub mod fork;
+mod freeze;
 pub mod inbox;
 pub mod interrupt;
 mod link;
@@ -31,6 +39,7 @@ mod page;
 mod parents;
 pub mod process;
 pub mod rehearsal;
+mod reseat;
 mod retained;
 pub mod run;
 pub mod surroundings;

@@ -104,6 +104,15 @@ impl Link {
         Ok(())
     }
 
+    /// In a forked process: nothing came, and nobody waits.
+    pub(crate) fn renew(&self) {
+        self.set_received(0);
+        self.survives.store(false, Ordering::Release);
+        self.epoch.store(0, Ordering::Relaxed);
+        self.set_behind(false);
+        self.main.renew();
+    }
+
     /// Returns whether the wait came to its end; a signal cuts it short.
     pub(crate) fn wait_for(&self, what: PollFlags) -> bool {
         poll(&mut [PollFd::from_borrowed_fd(self.socket(), what)], None).is_ok()

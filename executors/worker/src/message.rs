@@ -67,6 +67,9 @@ pub(crate) fn place(frame: &mut Frame, output: &Output) {
         | Frame::Parked(_)
         | Frame::Attached(_)
         | Frame::Namespace(_)
+        | Frame::Freeze(_)
+        | Frame::Unfreeze(_)
+        | Frame::Load(_)
         | Frame::Log(_) => {}
     }
 }

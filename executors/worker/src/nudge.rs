@@ -38,6 +38,11 @@ impl MainThread {
         Waiting(&self.is_waiting)
     }
 
+    /// In a forked process, where it is the only thread: it does not wait.
+    pub(crate) fn renew(&self) {
+        self.is_waiting.store(false, Ordering::SeqCst);
+    }
+
     /// The socket was replaced. A wait that began before begins anew; one that begins later sees the new socket.
     pub(crate) fn nudge(&self) {
         // SAFETY: as above. The main thread lives as long as the process.

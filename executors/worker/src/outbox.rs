@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use bytes::Bytes;
 use cob_protocol::codec::{CodecError, encode};
@@ -122,6 +122,17 @@ impl Outbox {
         }
     }
 
+    /// In a forked process: nothing was sent. `false`: a thread that is not here has it locked.
+    pub(crate) fn renew(&self) -> bool {
+        let Some(mut retained) = free(&self.retained) else { return false };
+        let Some(mut inbox) = free(&self.inbox) else { return false };
+        retained.clear();
+        inbox.renew();
+        self.sequence.store(0, Ordering::Relaxed);
+        self.link.renew();
+        self.turn.renew()
+    }
+
     /// The bytes of a frame before its payloads. It has the next number, but that is not used up yet.
     pub(crate) fn compose(
         &self,
@@ -172,6 +183,15 @@ impl Outbox {
             // User code closed the socket (`os.closerange`), say: nobody will ever hear of anything again.
             Err(error) => give_up(&error.into()),
         }
+    }
+}
+
+/// What nobody has locked.
+fn free<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 

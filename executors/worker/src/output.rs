@@ -54,6 +54,17 @@ impl Output {
         }
     }
 
+    /// The private handles on the two pipes.
+    pub(crate) fn own(&self) -> [BorrowedFd<'_>; 2] {
+        [&self.stdout, &self.stderr].map(|pipe| pipe.own.as_fd())
+    }
+
+    /// In a forked process: nothing was written. `false`: a thread that is not here has it locked.
+    pub(crate) fn renew(&self) -> bool {
+        self.active.store(NEITHER, Ordering::Relaxed);
+        self.stdout.turn.renew() && self.stderr.turn.renew()
+    }
+
     /// How much was written to both pipes; a frame with this place is about to be sent.
     #[must_use]
     pub fn position(&self) -> Position {

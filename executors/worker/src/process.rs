@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 pub use rustix::process::Pid;
 
@@ -22,6 +22,8 @@ pub const EXIT_PROTOCOL: i32 = 76;
 pub const EXIT_IO: i32 = 74;
 
 static CHILD: AtomicBool = AtomicBool::new(false);
+/// The thread that forks for us, while it does; 0: none.
+static OURS: AtomicUsize = AtomicUsize::new(0);
 /// What a forked child closes: private descriptors keep the host from seeing the end of the worker.
 static PRIVATE: [AtomicI32; 3] = [const { AtomicI32::new(-1) }; 3];
 
@@ -48,8 +50,10 @@ pub fn watch_forks(private: [RawFd; 3]) -> io::Result<()> {
 }
 
 extern "C" fn on_fork() {
-    if CHILD.swap(true, Ordering::Relaxed) {
-        return; // a child of a child: the numbers may mean something else by now
+    let is_ours = OURS.load(Ordering::Relaxed) == this_thread();
+    // Whoever forks for us sees to the descriptors. Of a child of a child the numbers may mean something else by now.
+    if CHILD.swap(true, Ordering::Relaxed) || is_ours {
+        return;
     }
     for slot in &PRIVATE {
         let fd = slot.load(Ordering::Relaxed);
@@ -60,17 +64,31 @@ extern "C" fn on_fork() {
     }
 }
 
-/// Forks this process; `None` in the child. A language may have something to do before and after.
+/// This process was forked off a worker for us, and is one itself from now on.
+pub(crate) fn become_worker() {
+    CHILD.store(false, Ordering::Relaxed);
+}
+
+/// Forks this process; `None` in the child. A language may have something to do before and after. A child of a worker
+/// keeps the private descriptors, and is inert until it is made something else.
 ///
 /// # Errors
 /// The system's reason.
 pub fn fork() -> io::Result<Option<Pid>> {
+    OURS.store(this_thread(), Ordering::Relaxed);
     // SAFETY: the process has one thread of ours, so the child may go on like any process; the C library's own
     // handlers run on both sides.
-    match unsafe { libc::fork() } {
+    let forked = match unsafe { libc::fork() } {
         error if error < 0 => Err(io::Error::last_os_error()),
         pid => Ok(Pid::from_raw(pid)),
-    }
+    };
+    OURS.store(0, Ordering::Relaxed);
+    forked
+}
+
+fn this_thread() -> usize {
+    // SAFETY: has no precondition, and is async-signal-safe.
+    unsafe { libc::pthread_self() as usize }
 }
 
 /// Ends the process at once: no exit hook, no flush, no destructor.

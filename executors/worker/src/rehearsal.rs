@@ -24,6 +24,7 @@ pub fn hello() {
         umask: None,
         confined: false,
         survives: false,
+        resumes: false,
     };
     let Ok(head) = encode(&hello.into(), &[ENVIRONMENT], 1, 0) else { return };
     let mut decoder = FrameDecoder::of_worker();

@@ -102,6 +102,11 @@ impl Retained {
         self.frames.push_front(introduction);
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.bytes_max);
+    }
+
     fn forget_first(&mut self, acknowledged: u64) -> bool {
         if self.frames.front().is_none_or(|kept| kept.sequence > acknowledged) {
             return false;

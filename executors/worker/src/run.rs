@@ -4,12 +4,13 @@ use std::io;
 
 use bytes::Bytes;
 use cob_protocol::frame::{
-    Answer, Comm, Done, DoneStatus, Envelope, Execute, ExecutionNumber, Failure, Frame, Outcome, Parked,
-    RequestNumber, question_target,
+    Answer, Comm, Done, DoneStatus, Envelope, Execute, ExecutionNumber, Failure, Frame, Load, Outcome,
+    Parked, RequestNumber, question_target,
 };
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::json::Json;
 
+use crate::bundle::BundleReader;
 use crate::confinement;
 use crate::executor::{Executor, Finished, Interpreter};
 use crate::inbox::Filled;
@@ -17,6 +18,7 @@ use crate::interrupt;
 use crate::process;
 use crate::surroundings::Surroundings;
 use crate::worker::Worker;
+use crate::zygote::Stubborn;
 
 /// Why a worker ended in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +33,11 @@ pub enum Ending {
 
 /// Serves the host until it asks to end or is gone.
 pub fn run<I: Interpreter, E: Executor>(worker: &Worker, interpreter: &I, executor: &mut E) -> Ending {
-    if let Err(ending) = shake_hands(worker, interpreter, executor) {
+    let (confinement, stubborn) = Default::default();
+    let mut session = Session { worker, interpreter, executor, confinement, stubborn };
+    if let Err(ending) = session.shake_hands(false) {
         return ending;
     }
-    let mut session = Session { worker, interpreter, executor };
     loop {
         let Some(envelope) = session.next() else { return Ending::HostGone };
         if let Some(ending) = session.serve(envelope) {
@@ -43,35 +46,15 @@ pub fn run<I: Interpreter, E: Executor>(worker: &Worker, interpreter: &I, execut
     }
 }
 
-fn shake_hands<I: Interpreter, E: Executor>(
-    worker: &Worker,
-    interpreter: &I,
-    executor: &mut E,
-) -> Result<(), Ending> {
-    // A frame of fixed size cannot be too large.
-    let _ = worker.tell(interpreter, Parked {}, &[]);
-    let (hello, payloads) = wait_for_hello(worker, interpreter)?;
+fn check(hello: &Hello, resumes: bool) -> Result<(), String> {
     VERSIONS.agree(hello.versions).map_err(|error| {
-        Ending::Unusable(format!(
-            "the kernel speaks other versions of the frame protocol than this worker: {error}"
-        ))
+        format!("the kernel speaks other versions of the frame protocol than this worker: {error}")
     })?;
-    if hello.survives {
-        worker.survive();
+    match (hello.resumes, resumes) {
+        (true, false) => Err("the kernel takes a new worker for one that came of a checkpoint".to_owned()),
+        (false, true) => Err("the kernel takes a worker that came of a checkpoint for a new one".to_owned()),
+        _ => Ok(()),
     }
-    let confinement = if hello.confined { confinement::enter() } else { Vec::new() };
-    let surroundings = Surroundings::enter(&hello, &payloads).map_err(Ending::Unusable)?;
-    let introduction = executor.start(&hello, &surroundings).map_err(Ending::Unusable)?;
-    worker.inbox().handshake_done();
-    let ready = Ready {
-        versions: VERSIONS,
-        executor: E::NAME.to_owned(),
-        pid: std::process::id(),
-        language_info: introduction.language_info,
-        banner: introduction.banner,
-        confinement,
-    };
-    worker.tell(interpreter, ready, &[]).map_err(|error| Ending::Unusable(error.to_string()))
 }
 
 fn wait_for_hello<I: Interpreter>(worker: &Worker, interpreter: &I) -> Result<(Hello, Vec<Bytes>), Ending> {
@@ -109,13 +92,57 @@ fn fill<I: Interpreter>(worker: &Worker, interpreter: &I) -> Filled {
     }
 }
 
-struct Session<'a, I, E> {
-    worker: &'a Worker,
-    interpreter: &'a I,
-    executor: &'a mut E,
+/// A worker in its main loop.
+pub(crate) struct Session<'a, I, E> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) interpreter: &'a I,
+    pub(crate) executor: &'a mut E,
+    /// What confines the process, for good.
+    confinement: Vec<String>,
+    /// Threads that are in the way of a checkpoint.
+    pub(crate) stubborn: Stubborn,
 }
 
 impl<I: Interpreter, E: Executor> Session<'_, I, E> {
+    /// In a worker that came of a checkpoint.
+    pub(crate) fn resume(&mut self) -> Option<Ending> {
+        self.shake_hands(true).err()
+    }
+
+    fn shake_hands(&mut self, resumes: bool) -> Result<(), Ending> {
+        let (worker, interpreter) = (self.worker, self.interpreter);
+        // A frame of fixed size cannot be too large.
+        let _ = worker.tell(interpreter, Parked {}, &[]);
+        let (hello, payloads) = wait_for_hello(worker, interpreter)?;
+        check(&hello, resumes).map_err(Ending::Unusable)?;
+        if hello.survives {
+            worker.survive();
+        }
+        // Inherited by what is forked, and never entered twice.
+        if hello.confined && self.confinement.is_empty() {
+            self.confinement = confinement::enter();
+        }
+        let surroundings = Surroundings::enter(&hello, &payloads).map_err(Ending::Unusable)?;
+        // Whatever a signal asked for before is meant for nobody.
+        let _ = interpreter.signals();
+        let introduction = if resumes {
+            self.executor.resume(&hello, &surroundings)
+        } else {
+            self.executor.start(&hello, &surroundings)
+        };
+        let introduction = introduction.map_err(Ending::Unusable)?;
+        worker.inbox().handshake_done();
+        let ready = Ready {
+            versions: VERSIONS,
+            executor: E::NAME.to_owned(),
+            pid: std::process::id(),
+            language_info: introduction.language_info,
+            banner: introduction.banner,
+            confinement: self.confinement.clone(),
+        };
+        worker.tell(interpreter, ready, &[]).map_err(|error| Ending::Unusable(error.to_string()))
+    }
+
     /// The next frame, or `None` when the host is gone.
     fn next(&mut self) -> Option<Envelope> {
         loop {
@@ -157,6 +184,9 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
             Frame::IsComplete(request) => {
                 self.asked(request.request, |executor| executor.is_complete(&request, &source(&payloads)))
             }
+            Frame::Freeze(freeze) => return self.freeze(freeze.force),
+            Frame::Unfreeze(_) => self.executor.unfreeze(),
+            Frame::Load(load) => self.load(&load),
             Frame::Namespace(request) => self.asked(request.request, |executor| executor.namespace()),
             Frame::Ping(ping) => self.worker.pong(self.interpreter, &ping),
             Frame::Shutdown(shutdown) => {
@@ -220,6 +250,14 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
         self.worker.answer(self.interpreter, request, outcome);
     }
 
+    fn load(&mut self, load: &Load) {
+        let stream = self.worker.inbox().beside.take_stream();
+        self.asked(load.request, |executor| match stream {
+            Some(stream) => executor.load(&mut BundleReader::new(stream), load.force),
+            None => Outcome::Declined("no bundle came with the order to load one".to_owned()),
+        });
+    }
+
     fn open_gate(&self) {
         // A signal that came while nothing ran, or for what ran before, is meant for nobody.
         let _ = self.interpreter.signals();
@@ -272,6 +310,12 @@ impl Worker {
             | Frame::Namespace(cob_protocol::frame::Namespace { request }) => {
                 self.answer(interpreter, request, Outcome::Declined(REASON.to_owned()));
             }
+            Frame::Load(Load { request, .. }) => {
+                drop(self.inbox().beside.take_stream());
+                self.answer(interpreter, request, Outcome::Declined(REASON.to_owned()));
+            }
+            // Whoever waits for the checkpoint sees that its socket is closed.
+            Frame::Freeze(_) => drop(self.inbox().beside.take_control()),
             _ => {}
         }
     }

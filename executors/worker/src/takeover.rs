@@ -7,7 +7,7 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use cob_protocol::frame::Attached;
 use cob_protocol::page::epoch_of_byte;
@@ -20,6 +20,7 @@ use rustix::net::{
     shutdown,
 };
 
+use crate::beside::Beside;
 use crate::descriptors::lift;
 use crate::inbox::{Filled, Inbox};
 
@@ -50,6 +51,10 @@ impl Reserve {
         }
     }
 
+    pub(crate) fn is(&self, number: RawFd) -> bool {
+        self.0.as_ref().is_some_and(|fd| fd.as_raw_fd() == number)
+    }
+
     fn give_up(&mut self) {
         self.0 = None;
     }
@@ -64,7 +69,7 @@ impl Inbox {
         if self.link.is_stale() {
             self.reserve.give_up();
         }
-        match receive(self.link.socket(), &mut self.scratch) {
+        match receive(self.link.socket(), &mut self.scratch, RecvFlags::DONTWAIT, &mut self.beside) {
             Ok((0, None)) => Ok(Filled::End),
             Ok((count, None)) => {
                 if !self.is_discarding {
@@ -105,7 +110,7 @@ impl Inbox {
         }
         let mut is_shut = false;
         loop {
-            match receive(self.link.socket(), &mut self.scratch) {
+            match receive(self.link.socket(), &mut self.scratch, RecvFlags::DONTWAIT, &mut self.beside) {
                 Ok((count, Some(next))) => (socket, last) = (next, byte(&self.scratch, count)),
                 Ok((count, None)) if count > 0 => {}
                 Err(Errno::INTR) => {}
@@ -119,6 +124,8 @@ impl Inbox {
         }
         let epoch = epoch_of_byte(last.unwrap_or_default(), self.link.epoch(), self.link.page().epoch());
         self.decoder.reset();
+        // The kernel that waited for what was to come of them is gone.
+        self.beside.clear();
         self.link.set_behind(true);
         self.replacement = Some(Replacement { socket, epoch });
     }
@@ -155,22 +162,26 @@ impl Inbox {
     }
 }
 
-/// One read that does not wait, and the socket that came with it. Any other descriptor is closed.
-fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+/// One read, and the socket that came with it to take the place of this one. Any other descriptor belongs to a frame.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+    beside: &mut Beside,
+) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?;
     let mut found = None;
     for part in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = part {
-            for descriptor in descriptors {
-                found = Some(descriptor).filter(is_stream_socket).or(found);
-            }
+        let RecvAncillaryMessage::ScmRights(descriptors) = part else { continue };
+        for descriptor in descriptors {
+            // Out of the user's way, if there is room.
+            let descriptor = lift(&descriptor).unwrap_or(descriptor);
+            if is_stream_socket(&descriptor) { found = Some(descriptor) } else { beside.keep(descriptor) }
         }
     }
-    // Out of the user's way, if there is room.
-    let found = found.map(|socket| lift(&socket).unwrap_or(socket));
     Ok((message.bytes, found))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A `MutexGuard` cannot travel into the closure that runs without the interpreter; a turn can.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
@@ -33,6 +33,17 @@ impl Turn {
         }
         *taken = true;
         Held(self)
+    }
+
+    /// In a forked process, where nobody else is left: it is free. `false`: a thread that is not here was about to
+    /// take it or give it back, and will never end that.
+    pub(crate) fn renew(&self) -> bool {
+        match self.taken.try_lock() {
+            Ok(mut taken) => *taken = false,
+            Err(TryLockError::Poisoned(taken)) => *taken.into_inner() = false,
+            Err(TryLockError::WouldBlock) => return false,
+        }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {

@@ -31,14 +31,14 @@ use crate::process::{self, EXIT_PROTOCOL, EXIT_QUIETLY, HeldSignals};
 /// The one worker of this process.
 #[derive(Debug)]
 pub struct Worker {
-    link: Arc<Link>,
-    output: Output,
-    outbox: Outbox,
+    pub(crate) link: Arc<Link>,
+    pub(crate) output: Output,
+    pub(crate) outbox: Outbox,
     /// Never locked while code of the user can run. Others than the main thread lock it only to get hold of a new
     /// socket, and wait for nothing meanwhile.
     inbox: Arc<Mutex<Inbox>>,
     parents: Parents,
-    running: AtomicU64,
+    pub(crate) running: AtomicU64,
     requests: AtomicU64,
     main: ThreadId,
 }

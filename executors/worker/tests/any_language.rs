@@ -150,6 +150,7 @@ fn converse(mut host: Host) {
             umask: None,
             confined: false,
             survives: false,
+            resumes: false,
         },
         &[],
     );

@@ -166,6 +166,7 @@ impl Session {
                     execution_count: running.cell.map_or(0, |cell| cell.count),
                     user_expressions: &done.user_expressions,
                     payload: &done.payload,
+                    restored: None,
                 };
                 (State::Resolved, Json::of(&reply).unwrap_or_default())
             }

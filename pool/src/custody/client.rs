@@ -21,6 +21,7 @@ use super::CustodyError;
 use super::address::reach;
 use super::secret::unique;
 use super::wire::{Ask, Asked, Replied, Reply};
+use crate::orphans::Awaited;
 use crate::packets::{Packets, send};
 use crate::readiness::watch;
 use crate::share::encode;
@@ -76,7 +77,7 @@ impl Custodian {
         sweep(&folder);
         let path = folder.join(format!("{NAME}{}", unique().map_err(failed)?));
         let (packets, theirs) = Packets::pair().map_err(failed)?;
-        let mut child = spawn_custodian(program, theirs).map_err(failed)?;
+        let (mut child, awaited) = spawn_custodian(program, theirs).map_err(failed)?;
         let pid = Pid::from_child(&child);
         let watched = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from).and_then(watch);
         let pidfd = match watched {
@@ -89,7 +90,8 @@ impl Custodian {
                 return Err(failed(error));
             }
         };
-        let custodian = Self::of(path.clone(), packets, pid, pidfd, Some(child)).map_err(failed)?;
+        let custodian =
+            Self::of(path.clone(), packets, pid, pidfd, Some((child, awaited))).map_err(failed)?;
         let socket = path.as_os_str().as_bytes().to_vec();
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         match custodian.ask(Ask::Begin { socket, grace_ms }, Vec::new()).await {
@@ -122,7 +124,7 @@ impl Custodian {
         packets: Packets,
         pid: Pid,
         pidfd: AsyncFd<OwnedFd>,
-        child: Option<Child>,
+        child: Option<(Child, Awaited)>,
     ) -> io::Result<Self> {
         let socket = packets.socket().try_clone_to_owned()?;
         let pidfd = Arc::new(pidfd);
@@ -276,7 +278,7 @@ async fn exchange(
 }
 
 /// Nobody else waits for it, and it shall not stay behind as a process that has ended.
-async fn reap(mut child: Child, pidfd: Arc<AsyncFd<OwnedFd>>) {
+async fn reap((mut child, _awaited): (Child, Awaited), pidfd: Arc<AsyncFd<OwnedFd>>) {
     if let Ok(mut ended) = pidfd.readable().await {
         ended.retain_ready();
         let _ = child.wait();

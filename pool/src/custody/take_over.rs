@@ -98,7 +98,7 @@ fn adopt(
     let tree = Tree::found(held.process, &held.marker, &belongings.pipes());
     let Belongings { stdout, stderr, page, lifeline, pidfd, .. } = belongings;
     let enclosure = match belongings.server {
-        Some(server) => Enclosure::Elsewhere(Elsewhere::of(server)?),
+        Some(server) => Enclosure::Elsewhere(Elsewhere::of(server, tree)?),
         None => Enclosure::found(held.kept, tree),
     };
     let parent = belongings.status.map_or(Parent::Stranger, Parent::Zygote);

@@ -5,6 +5,8 @@
 //! a dead server left can be told from what a live one uses.
 
 mod group;
+mod owner;
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -14,14 +16,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use group::KeptGroup;
 pub use group::{Cgroup, CgroupError};
+pub(crate) use group::{KeptGroup, WithCheckpoint};
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
 use super::hierarchy::{Hierarchies, Host};
 use crate::processes::Stat;
-use group::Place;
+use place::Place;
 
 /// The group into which a server moves itself: in v2 a group that has limited groups below it may have no processes.
 const HOST_LEAF: &str = "cob-host";

@@ -17,13 +17,13 @@ pub(crate) fn skipped(why: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
-use cob_protocol::limits::RESERVED_BYTES_PER_CPU;
+use cob_protocol::limits::{CPU_TOLD_MS, RESERVED_BYTES_PER_CPU};
 use cob_protocol::resources::{Limit, Limits};
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use cgroup::KeptGroup;
 pub use cgroup::{Cgroup, CgroupError, Cgroups, Version};
+pub(crate) use cgroup::{KeptGroup, WithCheckpoint};
 pub use enforced::{Enforced, EnforcedRow, Means, forecast};
 pub use hierarchy::Host;
 pub use rlimits::cpu_ms;
@@ -36,7 +36,6 @@ pub struct Enclosure {
     /// The group, or why there is none.
     group: Result<Cgroup, String>,
     is_admitted: bool,
-    oom_kills_before: u64,
     memory_bytes: Option<u64>,
     cpu: Option<Cpu>,
 }
@@ -65,12 +64,13 @@ impl Enclosure {
     #[must_use]
     pub fn new(cgroups: &Cgroups) -> Self {
         let group = cgroups.create().map_err(|error| error.to_string());
-        Self { group, is_admitted: false, oom_kills_before: 0, memory_bytes: None, cpu: None }
+        Self { group, is_admitted: false, memory_bytes: None, cpu: None }
     }
 
     pub(crate) fn keep(&self) -> Kept {
+        let oom_kills_before = self.group().map_or(0, Cgroup::settled_oom_kills);
         let group = self.group().map(Cgroup::keep);
-        let Self { oom_kills_before, memory_bytes, cpu, .. } = *self;
+        let Self { memory_bytes, cpu, .. } = *self;
         Kept { group, oom_kills_before, memory_bytes, cpu }
     }
 
@@ -78,7 +78,15 @@ impl Enclosure {
     pub(crate) fn found(kept: Kept) -> Self {
         let Kept { group, oom_kills_before, memory_bytes, cpu } = kept;
         let group = group.map(Cgroup::kept).ok_or_else(|| "it never had a group".to_owned());
-        Self { is_admitted: group.is_ok(), group, oom_kills_before, memory_bytes, cpu }
+        if let Ok(group) = &group {
+            group.settle_oom_kills(oom_kills_before);
+        }
+        Self { is_admitted: group.is_ok(), group, memory_bytes, cpu }
+    }
+
+    /// That of another worker of the same session, which was forked into the group; no limit is set for it yet.
+    pub(crate) fn successor(&self) -> Self {
+        Self { group: self.group.clone(), is_admitted: self.is_admitted, memory_bytes: None, cpu: None }
     }
 
     /// The group, if there is one with the worker in it.
@@ -98,7 +106,7 @@ impl Enclosure {
             self.group = Err(error.to_string());
             return Err(error);
         }
-        self.oom_kills_before = group.oom_kills();
+        group.settle_oom_kills(group.oom_kills());
         self.is_admitted = true;
         Ok(())
     }
@@ -211,13 +219,14 @@ impl Enclosure {
 
     /// The system says whom it killed for memory; it is never guessed from the signal.
     fn was_out_of_memory(&self) -> bool {
-        self.group().is_some_and(|group| group.oom_kills() > self.oom_kills_before)
+        self.group().is_some_and(Cgroup::has_new_oom_kills)
     }
 }
 
 impl Cpu {
     /// Who went on after SIGXCPU ignored it, and is killed by the system as soon as the grace is over as well.
     fn is_used_up(self, cpu_ms: Option<u64>) -> bool {
-        cpu_ms.is_some_and(|used| used >= self.end_s.saturating_mul(1000))
+        // The system counts ticks, and tells what a finer clock says: that may be less.
+        cpu_ms.is_some_and(|used| used.saturating_add(CPU_TOLD_MS) >= self.end_s.saturating_mul(1000))
     }
 }

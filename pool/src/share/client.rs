@@ -1,27 +1,27 @@
 //! The asking half.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cob_protocol::limits::{POOL_ANSWER_MS_MAX, TREE_KILL_MS_MAX};
+use cob_protocol::limits::POOL_ANSWER_MS_MAX;
 use cob_protocol::resources::Limits;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use rustix::process::{Pid, geteuid};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::time::Instant;
 
+use super::elsewhere::Elsewhere;
 use super::wire::{Ask, ProgramText, Reply};
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
-use crate::exit::Exit;
 use crate::lease::{LeaseError, Leased, Origin, Request};
 use crate::life::{Parent, Process};
-use crate::packets::{Packets, send};
+use crate::packets::Packets;
 use crate::parked::Parked;
 use crate::spawn::Ends;
+use crate::tree::Tree;
 
 /// A pool that another process of this user may be keeping.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl SharedPool {
     }
 
     async fn ask_for_worker(&self, request: &Request) -> io::Result<Answer> {
-        let mut connection = self.connect()?;
+        let connection = self.connect()?;
         // What the environment does not depend on stays here: it reaches the worker with its `hello`.
         let program = Environment::of(&request.program).zygote(None);
         let ask = Ask::Lease {
@@ -98,7 +98,7 @@ impl SharedPool {
             program: ProgramText::of(&program),
             limits: request.limits.clone(),
         };
-        let (reply, descriptors) = exchange(&mut connection, &ask).await?;
+        let (reply, descriptors) = exchange(&connection, &ask).await?;
         let (pid, marker, was_warm, limits, enforced) = match reply {
             Reply::Leased { pid, marker, was_warm, limits, enforced } => {
                 (pid, marker, was_warm, limits, enforced)
@@ -113,8 +113,9 @@ impl SharedPool {
         let enforced = serde_json::from_str(&enforced).map_err(io::Error::other)?;
         let name = request.program.path.display().to_string();
         let mut parked = adopt(name, pid, descriptors)?;
+        let tree = Tree::of(pid, &marker, &parked.pipes());
         parked.marker = marker;
-        parked.enclosure = Enclosure::Elsewhere(Elsewhere { connection, asked: None });
+        parked.enclosure = Enclosure::Elsewhere(Elsewhere::first(connection, pid, tree, &enforced));
         let origin = if was_warm { Origin::Warm } else { Origin::Forked };
         Ok(Answer::Worker(Box::new((parked, origin, (limits, enforced)))))
     }
@@ -125,9 +126,9 @@ impl SharedPool {
     /// When nobody answers, or nobody who knows.
     pub async fn info(&self) -> Result<String, InfoError> {
         let strange = |reason: String| InfoError::Strange { path: self.path.clone(), reason };
-        let mut connection =
+        let connection =
             self.connect().map_err(|source| InfoError::Absent { path: self.path.clone(), source })?;
-        match exchange(&mut connection, &Ask::Info).await {
+        match exchange(&connection, &Ask::Info).await {
             Ok((Reply::Info { json }, _)) => Ok(json),
             Ok(_) => Err(strange("an answer to something else".to_owned())),
             Err(error) => Err(strange(error.to_string())),
@@ -160,7 +161,7 @@ fn strange(why: &str) -> io::Error {
 }
 
 /// Asks and waits for the answer, for a while.
-async fn exchange(connection: &mut Packets, ask: &Ask) -> io::Result<(Reply, Vec<OwnedFd>)> {
+async fn exchange(connection: &Packets, ask: &Ask) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let answered = async {
         connection.send(&encode(ask)?, &[]).await?;
         receive(connection).await
@@ -169,7 +170,7 @@ async fn exchange(connection: &mut Packets, ask: &Ask) -> io::Result<(Reply, Vec
     tokio::time::timeout(Duration::from_millis(POOL_ANSWER_MS_MAX), answered).await.map_err(|_| late())?
 }
 
-async fn receive(connection: &mut Packets) -> io::Result<(Reply, Vec<OwnedFd>)> {
+pub(super) async fn receive(connection: &Packets) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let (packet, descriptors) = connection.receive().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let reply = rmp_serde::from_slice(&packet).map_err(|error| strange(&error.to_string()))?;
     Ok((reply, descriptors))
@@ -185,52 +186,4 @@ fn adopt(program: String, pid: u32, descriptors: Vec<OwnedFd>) -> io::Result<Par
     };
     let process = Process { pid, pidfd, parent: Parent::Zygote(status) };
     Parked::of(program, process, Ends { socket, stdout, stderr, page, lifeline })
-}
-
-/// What encloses a worker that came from another process: that process looks after it, while it can be reached.
-#[derive(Debug)]
-pub(crate) struct Elsewhere {
-    connection: Packets,
-    /// It was asked to clear up, and has not answered; it is not waited for longer than this.
-    asked: Option<Instant>,
-}
-
-impl Elsewhere {
-    /// One whose connection came from somebody who kept it.
-    pub(crate) fn of(connection: OwnedFd) -> io::Result<Self> {
-        Ok(Self { connection: Packets::new(connection)?, asked: None })
-    }
-
-    /// The connection, for somebody to keep: the worker is cleared up after when it ends.
-    pub(crate) fn connection(&self) -> BorrowedFd<'_> {
-        self.connection.socket()
-    }
-
-    /// Says that process `owner` keeps the worker alive.
-    pub(crate) fn lend_to(&self, owner: u32) {
-        // Whoever is gone has nobody to tell. One that does not read is stopped, and would not sweep either.
-        let _ = encode(&Ask::Keep { owner }).map(|ask| send(self.connection.socket(), &ask, &[]));
-    }
-
-    /// Has whatever the worker left behind ended; how it ended, after a look at its limits. Cancel-safe.
-    pub(crate) async fn clear(&mut self, exit: Exit, cpu_ms: Option<u64>) -> Exit {
-        // A server that is gone or does not answer leaves what is known from outside.
-        match self.ask_to_clear(&exit, cpu_ms).await {
-            Ok(Reply::Cleared { exit }) => exit,
-            Ok(_) | Err(_) => exit,
-        }
-    }
-
-    async fn ask_to_clear(&mut self, exit: &Exit, cpu_ms: Option<u64>) -> io::Result<Reply> {
-        let until = match self.asked {
-            Some(until) => until,
-            None => {
-                let ask = Ask::Clear { exit: exit.clone(), cpu_ms };
-                self.connection.send(&encode(&ask)?, &[]).await?;
-                *self.asked.insert(Instant::now() + Duration::from_millis(TREE_KILL_MS_MAX))
-            }
-        };
-        let answer = tokio::time::timeout_at(until, receive(&mut self.connection)).await?;
-        answer.map(|(reply, _)| reply)
-    }
 }

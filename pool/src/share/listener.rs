@@ -21,9 +21,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
 use super::client::encode;
+use super::lent::Lent;
 use super::wire::{Ask, ProgramText, Reply};
-use crate::enclosure::Enclosure;
-use crate::exit::Exit;
 use crate::life::Parent;
 use crate::limits::Cgroups;
 use crate::packets::Packets;
@@ -129,7 +128,7 @@ impl Listener {
                 build: build.to_owned(),
                 image,
                 ceiling: ceiling.clone(),
-                lent: None,
+                lent: Lent::default(),
             };
             tokio::spawn(async move {
                 if let Err(error) = server.serve(connection).await {
@@ -213,8 +212,7 @@ struct Server {
     build: String,
     image: Option<&'static [u8]>,
     ceiling: Limits,
-    /// What encloses the worker that was lent over this connection.
-    lent: Option<Enclosure>,
+    lent: Lent,
 }
 
 impl Server {
@@ -224,10 +222,8 @@ impl Server {
         }
         let mut connection = Packets::new(socket)?;
         let ended = self.answer(&mut connection).await;
-        // Whoever had the worker is gone, and with it everything that belonged to it.
-        if let Some(mut enclosure) = self.lent.take() {
-            enclosure.clear(Exit::Unknown, None).await;
-        }
+        // Whoever had the workers is gone, and with it everything that belonged to them.
+        self.lent.clear_all().await;
         ended
     }
 
@@ -239,18 +235,14 @@ impl Server {
                 Ask::Lease { build, program, limits } => {
                     self.lend(connection, &build, program, limits).await?
                 }
-                Ask::Clear { exit, cpu_ms } => {
-                    let exit = match &mut self.lent {
-                        Some(enclosure) => enclosure.clear(exit, cpu_ms).await,
-                        None => exit,
-                    };
-                    tell(connection, &Reply::Cleared { exit }).await?;
+                Ask::Clear { pid, exit, cpu_ms } => {
+                    let exit = self.lent.clear(pid, exit, cpu_ms).await;
+                    tell(connection, &Reply::Cleared { pid, exit }).await?;
                 }
-                Ask::Keep { owner } => {
-                    if let Some(enclosure) = &self.lent {
-                        enclosure.lend_to(owner);
-                    }
-                }
+                Ask::Join { pid, marker, pipes } => self.lent.join(pid, &marker, &pipes),
+                Ask::Spare { pid } => self.lent.spare(pid),
+                Ask::Forget { pid, is_lost } => self.lent.forget(pid, is_lost),
+                Ask::Keep { owner } => self.lent.keep(owner),
                 Ask::Info => {
                     let json = serde_json::to_string(&self.pool.info().await).map_err(io::Error::other)?;
                     tell(connection, &Reply::Info { json }).await?;
@@ -271,7 +263,7 @@ impl Server {
         if build != self.build {
             return refuse("the server is another version of cob; restart it".to_owned()).await;
         }
-        if self.lent.is_some() {
+        if self.lent.has_begun() {
             return refuse("this connection has a worker already".to_owned()).await;
         }
         let limits = match limits.within(&self.ceiling) {
@@ -302,12 +294,17 @@ impl Server {
         let owner = sockopt::socket_peercred(connection.socket())?.pid.as_raw_nonzero().get().unsigned_abs();
         grant.parked.enclosure.lend_to(owner);
         let was_warm = grant.origin == Origin::Warm;
-        let reply =
-            encode(&Reply::Leased { pid, marker: grant.parked.marker.clone(), was_warm, limits, enforced })?;
+        let reply = encode(&Reply::Leased {
+            pid,
+            marker: grant.parked.marker.clone(),
+            was_warm,
+            limits: limits.clone(),
+            enforced,
+        })?;
         // If it does not arrive, the lifeline closes with us, and the worker ends.
         connection.send(&reply, &descriptors).await?;
         grant.parked.enclosure.outlive();
-        self.lent = Some(std::mem::take(&mut grant.parked.enclosure));
+        self.lent.begin(pid, std::mem::take(&mut grant.parked.enclosure), limits);
         Ok(())
     }
 }

@@ -7,9 +7,12 @@
 //! Only processes of the same user are served; who that is, the system says.
 
 mod client;
+mod elsewhere;
+mod lent;
 mod listener;
 mod wire;
 
-pub(crate) use client::{Elsewhere, encode};
+pub(crate) use client::encode;
 pub use client::{InfoError, SharedPool};
+pub(crate) use elsewhere::{Away, Elsewhere, Link};
 pub use listener::{ListenError, Listener, private_folder};

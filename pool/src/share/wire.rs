@@ -24,12 +24,36 @@ pub(crate) enum Ask {
         /// The limits of its session.
         limits: Limits,
     },
-    /// The worker has ended: did its limits have to do with it? Ends whatever it left behind.
+    /// A worker of the session has ended: did its limits have to do with it? Ends whatever it left behind, but for other
+    /// workers of the session, and processes that are spared.
     Clear {
+        /// Its process id.
+        pid: u32,
         /// As it looks from outside.
         exit: Exit,
         /// Processor time that it had used, in milliseconds, if that is known.
         cpu_ms: Option<u64>,
+    },
+    /// Another worker of the session was forked off one of its checkpoints. Not answered.
+    Join {
+        /// Its process id.
+        pid: u32,
+        /// What its environment holds for its children to be known by.
+        marker: String,
+        /// The inodes of its output pipes.
+        pipes: Vec<u64>,
+    },
+    /// This process, a checkpoint or a worker of another session, does not end with a worker of this one. Not answered.
+    Spare {
+        /// Its process id.
+        pid: u32,
+    },
+    /// It has ended, or may. Not answered.
+    Forget {
+        /// Its process id.
+        pid: u32,
+        /// It ended and nobody wanted it to: if somebody was killed for memory, it was that one.
+        is_lost: bool,
     },
     /// Process `owner` keeps the worker alive from now on, also when this process is gone. Not answered.
     Keep {
@@ -67,8 +91,10 @@ pub(crate) enum Reply {
         /// Which limit, and what is allowed.
         reason: String,
     },
-    /// How the worker ended.
+    /// How a worker ended.
     Cleared {
+        /// Its process id.
+        pid: u32,
         /// After a look at its limits.
         exit: Exit,
     },
@@ -171,10 +197,15 @@ mod tests {
         });
         prop_oneof![
             leases,
-            (exits(), any::<Option<u64>>()).prop_map(|(exit, cpu_ms)| packet(&Ask::Clear { exit, cpu_ms })),
+            (any::<u32>(), exits(), any::<Option<u64>>())
+                .prop_map(|(pid, exit, cpu_ms)| packet(&Ask::Clear { pid, exit, cpu_ms })),
+            (any::<u32>(), any::<String>(), proptest::collection::vec(any::<u64>(), 0..3))
+                .prop_map(|(pid, marker, pipes)| packet(&Ask::Join { pid, marker, pipes })),
+            any::<u32>().prop_map(|pid| packet(&Ask::Spare { pid })),
+            (any::<u32>(), any::<bool>()).prop_map(|(pid, is_lost)| packet(&Ask::Forget { pid, is_lost })),
             Just(packet(&Ask::Info)),
             any::<u32>().prop_map(|owner| packet(&Ask::Keep { owner })),
-            exits().prop_map(|exit| packet(&Reply::Cleared { exit })),
+            (any::<u32>(), exits()).prop_map(|(pid, exit)| packet(&Reply::Cleared { pid, exit })),
             any::<String>().prop_map(|reason| packet(&Reply::Forbidden { reason })),
             (any::<u32>(), any::<String>(), any::<bool>()).prop_map(|(pid, text, was_warm)| {
                 let (marker, enforced) = (text.clone(), text);

@@ -127,7 +127,9 @@ fn a_group_holds_those_whom_nothing_else_betrays() {
     Adversary::start_in(&hydra(), 8, Some(&group)).end(Some(&group), 17);
     let group = cgroups.create().unwrap();
     let vanish = format!(
-        "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    {UP}\n    \
+        "import select\n\
+         if os.fork() == 0:\n  os.setsid()\n  between = os.pidfd_open(os.getpid())\n  \
+         if os.fork() == 0:\n    select.select([between], [], [])\n    {UP}\n    \
          os.execve('/bin/sh', ['sh', '-c', 'exec >&- <&- 2>&-; while :; do read x < /dev/zero; done'], {{}})\n  \
          os._exit(0)"
     );

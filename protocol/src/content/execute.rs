@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::checkpoint::Restoration;
 use crate::error::ErrorCode;
 use crate::event::ErrorText;
 use crate::ids::PromiseId;
@@ -65,6 +66,9 @@ pub struct ExecuteReply<'a> {
     pub user_expressions: &'a Json,
     /// Pager, `ask_exit` and the like.
     pub payload: &'a Json,
+    /// Where its variables came from, if the session went back to a checkpoint before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<&'a Restoration>,
 }
 
 /// The reply to any request that failed; for executions with their count.
@@ -84,9 +88,13 @@ pub struct ErrorReply<'a> {
     /// Beside `busy`: when one may ask again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Beside a code: `kept` or `lost`, what became of the variables.
+    /// Beside a code: `kept`, `restored` or `lost`, what became of the variables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_state: Option<&'static str>,
+    /// Beside `restored`: where they are from. Beside anything else: where they had come from, if the session went back
+    /// to a checkpoint before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<&'a Restoration>,
     /// `In [count]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_count: Option<u32>,
@@ -109,6 +117,7 @@ impl<'a> ErrorReply<'a> {
             hint: None,
             retry_after_ms: None,
             session_state: None,
+            restored: None,
             execution_count: None,
             user_expressions: None,
             payload: None,
@@ -120,7 +129,7 @@ impl<'a> ErrorReply<'a> {
     pub fn coded(error: &'a ErrorText, code: ErrorCode, session: SessionState) -> Self {
         Self {
             code: Some(code.code()),
-            hint: Some(code.hint()),
+            hint: Some(code.hint_in(session)),
             retry_after_ms: code.retry_after_ms(),
             session_state: Some(session.as_str()),
             ..Self::new(error)
@@ -132,8 +141,15 @@ impl ErrorText {
     /// What people see of an error of the table.
     #[must_use]
     pub fn coded(code: ErrorCode, evalue: impl Into<String>) -> Self {
+        Self::coded_in(code, evalue, SessionState::Lost)
+    }
+
+    /// The same, when it is known what became of the variables.
+    #[must_use]
+    pub fn coded_in(code: ErrorCode, evalue: impl Into<String>, session: SessionState) -> Self {
         let evalue = evalue.into();
-        let traceback = vec![format!("\x1b[31m{}\x1b[39m: {evalue}", code.ename()), code.hint().to_owned()];
+        let hint = code.hint_in(session).to_owned();
+        let traceback = vec![format!("\x1b[31m{}\x1b[39m: {evalue}", code.ename()), hint];
         Self { ename: code.ename().to_owned(), evalue, traceback }
     }
 }

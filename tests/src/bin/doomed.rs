@@ -100,6 +100,7 @@ impl Server {
             umask: None,
             confined: false,
             survives: true,
+            resumes: false,
         };
         let limits = std::env::var("COB_TEST_LIMITS").unwrap_or_default().parse::<Limits>().unwrap();
         let (workers, program) = match std::env::var_os("COB_TEST_POOL") {

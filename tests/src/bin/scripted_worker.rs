@@ -92,6 +92,7 @@ impl Worker {
                         umask: None,
                         confined: false,
                         survives: false,
+                        resumes: false,
                     },
                     b"",
                 );

@@ -7,11 +7,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use cob_protocol::checkpoint::Finding;
 use cob_protocol::frame::{
     Comm, CommAction, Complete, DoneStatus, Execute, ExecutionNumber, Failure, Inspect, IsComplete, Outcome,
 };
 use cob_protocol::handshake::Hello;
 use cob_protocol::json::Json;
+use cob_worker::bundle::{BundleReader, BundleWriter};
 use cob_worker::rehearsal;
 use cob_worker::{Executor, Finished, Introduction, Surroundings, Worker};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
@@ -22,7 +24,7 @@ use pyo3::types::{PyBytes, PyModule, PyString, PyTuple};
 use super::frames::send_failure;
 use super::gil::Gil;
 use super::streams::to_utf8;
-use super::{origin, zygote};
+use super::{bundle, origin, zygote};
 
 static IDLE_HOOK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 
@@ -68,6 +70,31 @@ impl<'py> PythonExecutor<'py> {
         rehearsed
             .map(rehearsal::ready)
             .map_err(|error| format!("a forked worker cannot be set up: {}", self.traceback(&error).concat()))
+    }
+
+    fn try_resume(&self, surroundings: &Surroundings) -> PyResult<Introduction> {
+        let variables = surroundings.variables.as_deref();
+        let variables = variables.map(|variables| zygote::dictionary(self.py, variables)).transpose()?;
+        let (language_info, banner): (String, String) =
+            self.freezing()?.call_method1("resume", (variables,))?.extract()?;
+        Ok(Introduction { language_info: json(language_info)?, banner })
+    }
+
+    fn freezing(&self) -> PyResult<Bound<'py, PyModule>> {
+        self.py.import("cob.freezing")
+    }
+
+    /// Tells a part of the life of a checkpoint that it has come.
+    fn tell_freezing(&self, what: &'static str) {
+        if let Err(error) = self.freezing().and_then(|module| module.call_method0(what)) {
+            self.log(what, &error);
+        }
+    }
+
+    fn try_before_freeze(&self) -> PyResult<Vec<Finding>> {
+        let found = self.freezing()?.call_method0("before_freeze")?;
+        let found = found.extract::<Vec<(String, String, bool)>>()?;
+        Ok(found.into_iter().map(|(kind, text, blocks)| Finding { kind, text, blocks }).collect())
     }
 
     fn engine(&self) -> PyResult<&Bound<'py, PyModule>> {
@@ -212,6 +239,51 @@ impl Executor for PythonExecutor<'_> {
 
     fn namespace(&mut self) -> Outcome {
         self.ask("namespace", |engine| engine.call_method0("summary")?.extract())
+    }
+
+    fn before_freeze(&mut self) -> Vec<Finding> {
+        self.try_before_freeze().unwrap_or_else(|error| {
+            self.log("before_freeze", &error);
+            let text = format!("the session cannot get ready: {}", self.describe(&error).1);
+            vec![Finding { kind: "language".to_owned(), text, blocks: true }]
+        })
+    }
+
+    fn helpers(&mut self) -> Vec<u32> {
+        let helpers = self.freezing().and_then(|module| module.call_method0("helpers")?.extract());
+        helpers.unwrap_or_else(|error| {
+            self.log("helpers", &error);
+            Vec::new()
+        })
+    }
+
+    fn frozen(&mut self) {
+        self.tell_freezing("frozen");
+    }
+
+    fn unfreeze(&mut self) {
+        self.tell_freezing("unfreeze");
+    }
+
+    fn resume(&mut self, _: &Hello, surroundings: &Surroundings) -> Result<Introduction, String> {
+        self.try_resume(surroundings)
+            .map_err(|error| format!("the Python session cannot go on: {}", self.traceback(&error).concat()))
+    }
+
+    fn save(&mut self, writer: &mut BundleWriter) -> Result<(), String> {
+        bundle::save(self.py, writer)
+            .map_err(|error| format!("the session cannot be saved: {}", self.traceback(&error).concat()))
+    }
+
+    fn load(&mut self, reader: &mut BundleReader, force: bool) -> Outcome {
+        bundle::load(self.py, reader, force).unwrap_or_else(|error| {
+            if !error.is_instance_of::<PyKeyboardInterrupt>(self.py) {
+                self.log("load", &error);
+            }
+            let (ename, evalue) = self.describe(&error);
+            let evalue = format!("the bundle was taken in only in part: {evalue}");
+            Outcome::Failed { ename, evalue }
+        })
     }
 
     fn shutdown(&mut self, restart: bool) {

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use cob_worker::fork::fork_away;
 use cob_worker::process::{self, Pid};
 use cob_worker::{Interpreter, SendError};
 use pyo3::exceptions::PyValueError;
@@ -25,14 +26,30 @@ impl Interpreter for Gil<'_> {
     }
 
     fn fork(&self) -> io::Result<Option<Pid>> {
+        self.around(process::fork, Option::is_none)
+    }
+
+    fn fork_away(&self) -> io::Result<bool> {
+        self.around(fork_away, |is_copy| *is_copy)
+    }
+}
+
+impl Gil<'_> {
+    /// Forks, and lets Python do before and after what it does around every fork, once each.
+    fn around<T>(
+        &self,
+        fork: impl FnOnce() -> io::Result<T>,
+        is_child: impl FnOnce(&T) -> bool,
+    ) -> io::Result<T> {
         // SAFETY: this thread holds the interpreter, which is what all three ask for.
         unsafe { PyOS_BeforeFork() };
-        let forked = process::fork();
-        match forked {
+        let forked = fork();
+        if forked.as_ref().is_ok_and(is_child) {
             // SAFETY: as above; this is the child's only thread.
-            Ok(None) => unsafe { PyOS_AfterFork_Child() },
+            unsafe { PyOS_AfterFork_Child() };
+        } else {
             // SAFETY: as above; also after a fork that failed.
-            Ok(Some(_)) | Err(_) => unsafe { PyOS_AfterFork_Parent() },
+            unsafe { PyOS_AfterFork_Parent() };
         }
         forked
     }

@@ -3,6 +3,8 @@
 //! [`main`] is called by the bootstrap and keeps the main thread until the session ends. The functions of the
 //! module are for `cob.engine` and its siblings, not for users.
 
+mod buffer;
+mod bundle;
 mod executor;
 mod frames;
 mod gil;

@@ -62,11 +62,16 @@ pub(super) fn warm_up(py: Python<'_>) -> PyResult<(String, String)> {
 
 /// Replaces the environment, as Python and as C see it.
 pub(super) fn replace_environment(py: Python<'_>, variables: &[(Bytes, Bytes)]) -> PyResult<()> {
-    let wanted = PyDict::new(py);
+    half(py)?.call_method1("replace_environment", (dictionary(py, variables)?,)).map(drop)
+}
+
+/// Names and values, as bytes.
+pub(super) fn dictionary<'py>(py: Python<'py>, variables: &[(Bytes, Bytes)]) -> PyResult<Bound<'py, PyDict>> {
+    let dictionary = PyDict::new(py);
     for (name, value) in variables {
-        wanted.set_item(PyBytes::new(py, name), PyBytes::new(py, value))?;
+        dictionary.set_item(PyBytes::new(py, name), PyBytes::new(py, value))?;
     }
-    half(py)?.call_method1("replace_environment", (wanted,)).map(drop)
+    Ok(dictionary)
 }
 
 fn half(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic)]
 
 pub mod events;
+pub mod frozen;
 pub mod process;
 pub mod start;
 pub mod takeover;
@@ -173,6 +174,7 @@ impl Host {
             umask: None,
             confined: false,
             survives: false,
+            resumes: false,
         }
     }
 

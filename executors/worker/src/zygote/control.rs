@@ -41,7 +41,7 @@ impl Control {
         Self { socket }
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
@@ -87,7 +87,7 @@ impl Control {
     ///
     /// # Errors
     /// When the host is gone.
-    pub(super) fn report(&self, report: &Report, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub(crate) fn report(&self, report: &Report, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let packet = report.encode().map_err(io::Error::other)?;
         let descriptors = descriptor.as_slice();
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];

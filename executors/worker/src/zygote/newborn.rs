@@ -6,24 +6,43 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use cob_protocol::handshake::LIFELINE_FD;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Signal, getpid, kill_process, setsid};
+use rustix::process::setsid;
 
+use super::hang_on;
 use super::wards::StatusPipe;
-use crate::descriptors::{Descriptors, PRIVATE_FD_MIN, standard};
+use crate::descriptors::{Descriptors, PRIVATE_FD_MIN};
 
 /// What comes with an order to fork, in the order of the contract.
-pub(super) struct Transport {
-    socket: OwnedFd,
-    page: OwnedFd,
-    lifeline: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) socket: OwnedFd,
+    pub(crate) page: OwnedFd,
+    pub(crate) lifeline: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// What comes with an order to save, in the order of the contract.
+#[derive(Debug)]
+pub(crate) struct Pen {
+    pub(crate) bundle: OwnedFd,
+    pub(crate) lifeline: OwnedFd,
+}
+
+/// What a process is forked for.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// To be a worker.
+    Work(Transport),
+    /// To write down what the session holds.
+    Save(Pen),
 }
 
 /// How many descriptors come with an order to fork.
 const DESCRIPTORS: usize = 6;
+/// … and with one to save.
+const SAVER_DESCRIPTORS: usize = 3;
 
 impl Transport {
     /// The worker's descriptors, and the one that its parent keeps; the number of them if it is another one.
@@ -48,7 +67,7 @@ impl Transport {
         place(&descriptors.stderr, libc::STDERR_FILENO)?;
         place(&lifeline, LIFELINE_FD)?;
         drop(lifeline);
-        hang_on_lifeline()?;
+        hang_on::lifeline(LIFELINE_FD)?;
         Ok(descriptors)
     }
 }
@@ -63,39 +82,28 @@ fn place(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) })
 }
 
-/// From here on the system kills this process when the host is gone, whatever it is busy with.
-fn hang_on_lifeline() -> io::Result<()> {
-    // SAFETY: plain system calls on a descriptor of this process.
-    unsafe {
-        check(libc::fcntl(LIFELINE_FD, libc::F_SETFD, libc::FD_CLOEXEC))?;
-        check(libc::fcntl(LIFELINE_FD, libc::F_SETOWN, libc::getpid()))?;
-        check(libc::fcntl(LIFELINE_FD, F_SETSIG, libc::SIGKILL))?;
-        check(libc::fcntl(LIFELINE_FD, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK))?;
-    }
-    // It may have been cut before it was in place.
-    let mut end = [PollFd::from_borrowed_fd(standard(LIFELINE_FD), PollFlags::IN)];
-    if poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
-        kill_process(getpid(), Signal::KILL)?;
-    }
-    Ok(())
-}
-
-/// `F_SETSIG` of Linux, which libc does not name for every target.
-const F_SETSIG: libc::c_int = 10;
-
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// What the parent prepares before it forks: errors are told to the host instead of leaving a lost child.
 pub(super) struct Birth {
-    pub(super) transport: Transport,
+    pub(super) errand: Errand,
     pub(super) status: StatusPipe,
 }
 
 impl Birth {
+    /// Of a worker.
     pub(super) fn of(descriptors: Vec<OwnedFd>) -> Result<io::Result<Self>, usize> {
         let (transport, status) = Transport::of(descriptors)?;
-        Ok(StatusPipe::new(status).map(|status| Self { transport, status }))
+        Ok(StatusPipe::new(status).map(|status| Self { errand: Errand::Work(transport), status }))
+    }
+
+    /// Of a process that saves.
+    pub(super) fn of_saver(descriptors: Vec<OwnedFd>) -> Result<io::Result<Self>, usize> {
+        let all = <[OwnedFd; SAVER_DESCRIPTORS]>::try_from(descriptors).map_err(|other| other.len())?;
+        let [bundle, lifeline, status] = all;
+        let errand = Errand::Save(Pen { bundle, lifeline });
+        Ok(StatusPipe::new(status).map(|status| Self { errand, status }))
     }
 }

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 
 use super::control::{Control, Received, nonsense};
-use super::newborn::{Birth, Transport};
+use super::newborn::{Birth, Errand};
 use super::signals::Signals;
 use super::wards::{Wards, disown};
 use crate::descriptors::Descriptors;
@@ -20,25 +20,64 @@ use crate::process::{EXIT_QUIETLY, EXIT_UNUSABLE, exit_now};
 /// called it: that ends when the host has closed `control` and the last worker is gone.
 #[must_use]
 pub fn park<I: Interpreter>(control: Control, interpreter: &I) -> Descriptors {
-    let mut parked = Parked::new(control).unwrap_or_else(|error| give_up("the zygote cannot wait", &error));
+    let parked = Parked::new(Kind::Zygote, control);
+    wait_as(parked, interpreter, |errand| match errand {
+        Errand::Work(transport) => transport.settle(),
+        Errand::Save(_) => Err(io::ErrorKind::Unsupported.into()), // was refused as nonsense
+    })
+}
+
+/// The same in a process that is a checkpoint. It hears of no signal, can be told to end, and returns in forked
+/// processes also when they shall save. What they are given is put in place by `settle`. It is what `report` tells of
+/// first, `pidfd` beside that.
+pub(crate) fn park_frozen<I: Interpreter, T>(
+    control: Control,
+    report: &Report,
+    pidfd: OwnedFd,
+    interpreter: &I,
+    settle: impl FnOnce(Errand) -> io::Result<T>,
+) -> T {
+    let parked = Parked::new(Kind::Frozen, control).map(|mut parked| {
+        parked.report(report, Some(pidfd));
+        parked
+    });
+    wait_as(parked, interpreter, settle)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Zygote,
+    Frozen,
+}
+
+fn wait_as<I: Interpreter, T>(
+    parked: io::Result<Parked>,
+    interpreter: &I,
+    settle: impl FnOnce(Errand) -> io::Result<T>,
+) -> T {
+    let mut parked = parked.unwrap_or_else(|error| give_up("the zygote cannot wait", &error));
     loop {
+        if parked.control.is_none() && parked.wards.is_empty() {
+            exit_now(EXIT_QUIETLY);
+        }
         match parked.wait(interpreter) {
             Wake::Children => parked.look(),
             Wake::Order { number, birth } => {
-                if let Some(transport) = parked.fork(interpreter, number, birth) {
-                    return parked.into_worker(transport);
+                if let Some(errand) = parked.fork(interpreter, number, birth) {
+                    return parked
+                        .leave(|| settle(errand))
+                        .unwrap_or_else(|error| give_up("the forked worker cannot be set up", &error));
                 }
             }
+            Wake::Drop => exit_now(EXIT_QUIETLY),
             Wake::ControlClosed => parked.control = None,
             Wake::Nothing => drop(interpreter.signals()),
-        }
-        if parked.control.is_none() && parked.wards.is_empty() {
-            exit_now(EXIT_QUIETLY);
         }
     }
 }
 
 struct Parked {
+    kind: Kind,
     /// `None` once the host has closed its end.
     control: Option<Control>,
     signals: Signals,
@@ -53,18 +92,21 @@ enum Wake {
         number: u64,
         birth: io::Result<Birth>,
     },
+    /// End at once.
+    Drop,
     ControlClosed,
     /// A signal came.
     Nothing,
 }
 
 impl Parked {
-    fn new(control: Control) -> io::Result<Self> {
+    fn new(kind: Kind, control: Control) -> io::Result<Self> {
         let open_files = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: open_files.maximum, ..open_files };
         // Without it there is room for fewer workers, which is told when it is reached.
         let _ = setrlimit(Resource::Nofile, raised);
-        Ok(Self { control: Some(control), signals: Signals::take()?, wards: Wards::default(), open_files })
+        let signals = Signals::take(kind == Kind::Frozen)?;
+        Ok(Self { kind, control: Some(control), signals, wards: Wards::default(), open_files })
     }
 
     fn wait<I: Interpreter>(&self, interpreter: &I) -> Wake {
@@ -77,7 +119,7 @@ impl Parked {
         match (ready, &self.control) {
             // Children first: what became of a worker is told before new ones are made.
             (Ok([true, _]), _) => Wake::Children,
-            (Ok([_, true]), Some(control)) => receive(control),
+            (Ok([_, true]), Some(control)) => self.receive(control),
             _ => Wake::Nothing,
         }
     }
@@ -87,16 +129,16 @@ impl Parked {
         self.wards.look();
     }
 
-    /// What the worker was given, in the worker.
+    /// What the forked process was given, in that process.
     fn fork<I: Interpreter>(
         &mut self,
         interpreter: &I,
         number: u64,
         birth: io::Result<Birth>,
-    ) -> Option<Transport> {
+    ) -> Option<Errand> {
         let forked = birth.and_then(|birth| Ok((interpreter.fork()?, birth)));
         let report = match forked {
-            Ok((None, birth)) => return Some(birth.transport),
+            Ok((None, birth)) => return Some(birth.errand),
             Ok((Some(pid), birth)) => self.adopt(pid, birth).map(|pidfd| (pid, pidfd)),
             Err(error) => Err(error),
         };
@@ -132,31 +174,39 @@ impl Parked {
     }
 
     /// In a forked process: nothing of the zygote is left.
-    fn into_worker(self, transport: Transport) -> Descriptors {
-        let Self { control, signals, wards, open_files } = self;
+    fn leave<T>(self, settle: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Self { control, signals, wards, open_files, .. } = self;
         drop((control, wards));
-        let settled = signals.give_back().and_then(|()| {
-            let descriptors = transport.settle()?;
-            setrlimit(Resource::Nofile, open_files)?;
-            Ok(descriptors)
-        });
-        settled.unwrap_or_else(|error| give_up("the forked worker cannot be set up", &error))
+        signals.give_back()?;
+        let settled = settle()?;
+        setrlimit(Resource::Nofile, open_files)?;
+        Ok(settled)
     }
-}
 
-fn receive(control: &Control) -> Wake {
-    match control.receive() {
-        Ok(Received::End) => Wake::ControlClosed,
-        Ok(Received::Order { order: Order::Fork { number }, whole: false, .. }) => {
-            Wake::Order { number, birth: Err(io::Error::other("not all descriptors could be received")) }
+    fn receive(&self, control: &Control) -> Wake {
+        match control.receive() {
+            Ok(Received::End) => Wake::ControlClosed,
+            Ok(Received::Order { order, descriptors, whole }) => self.understand(order, descriptors, whole),
+            Err(_) => Wake::Nothing,
         }
-        Ok(Received::Order { order: Order::Fork { number }, descriptors, .. }) => {
-            let birth = Birth::of(descriptors)
-                .unwrap_or_else(|count| nonsense(&format!("{count} descriptors came with an order to fork")));
-            Wake::Order { number, birth }
+    }
+
+    fn understand(&self, order: Order, descriptors: Vec<OwnedFd>, whole: bool) -> Wake {
+        let is_frozen = self.kind == Kind::Frozen;
+        let (number, birth): (_, fn(_) -> _) = match order {
+            Order::Fork { number } => (number, Birth::of),
+            Order::Save { number } if is_frozen => (number, Birth::of_saver),
+            Order::Drop if is_frozen => return Wake::Drop,
+            Order::Prepare(_) => nonsense("a second order to prepare"),
+            Order::Save { .. } | Order::Drop => nonsense("this is no checkpoint"),
+        };
+        if !whole {
+            let error = io::Error::other("not all descriptors could be received");
+            return Wake::Order { number, birth: Err(error) };
         }
-        Ok(Received::Order { order: Order::Prepare(_), .. }) => nonsense("a second order to prepare"),
-        Err(_) => Wake::Nothing,
+        let birth = birth(descriptors)
+            .unwrap_or_else(|count| nonsense(&format!("{count} descriptors came with an order to fork")));
+        Wake::Order { number, birth }
     }
 }
 

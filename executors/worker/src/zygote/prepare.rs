@@ -71,9 +71,7 @@ fn wait_for_order<I: Interpreter>(control: &Control, interpreter: &I) -> Result<
     loop {
         match interpreter.unlocked(|| control.receive()) {
             Ok(Received::Order { order: Order::Prepare(prepare), .. }) => return Ok(prepare),
-            Ok(Received::Order { order: Order::Fork { .. }, .. }) => {
-                nonsense("the first order is `fork`, not `prepare`")
-            }
+            Ok(Received::Order { .. }) => nonsense("the first order is not `prepare`"),
             Ok(Received::End) => return Err(Ending::HostGone),
             Err(Errno::INTR) => drop(interpreter.signals()),
             Err(_) => {}

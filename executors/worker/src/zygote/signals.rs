@@ -19,8 +19,9 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes SIGCHLD for the zygote, and holds SIGPIPE back.
-    pub(super) fn take() -> io::Result<Self> {
+    /// Takes SIGCHLD for the zygote, and holds SIGPIPE back; every signal if `all`: then nobody's handler runs.
+    pub(super) fn take(all: bool) -> io::Result<Self> {
+        let mut held = MaybeUninit::<libc::sigset_t>::uninit();
         let mut ours = MaybeUninit::<libc::sigset_t>::uninit();
         let mut mask_before = MaybeUninit::<libc::sigset_t>::uninit();
         let mut action_before = MaybeUninit::<libc::sigaction>::uninit();
@@ -30,15 +31,19 @@ impl Signals {
         unsafe {
             libc::sigemptyset(ours.as_mut_ptr());
             libc::sigaddset(ours.as_mut_ptr(), libc::SIGCHLD);
-            libc::sigaddset(ours.as_mut_ptr(), libc::SIGPIPE);
+            libc::sigemptyset(held.as_mut_ptr());
+            libc::sigaddset(held.as_mut_ptr(), libc::SIGCHLD);
+            libc::sigaddset(held.as_mut_ptr(), libc::SIGPIPE);
+            if all {
+                libc::sigfillset(held.as_mut_ptr());
+            }
             libc::sigemptyset(mask_before.as_mut_ptr());
-            let error = libc::pthread_sigmask(libc::SIG_BLOCK, ours.as_ptr(), mask_before.as_mut_ptr());
+            let error = libc::pthread_sigmask(libc::SIG_BLOCK, held.as_ptr(), mask_before.as_mut_ptr());
             if error != 0 {
                 return Err(io::Error::from_raw_os_error(error));
             }
             // Ignored, the system would not keep how a child ended; without stops, not tell of them.
             check(libc::sigaction(libc::SIGCHLD, default.as_ptr(), action_before.as_mut_ptr()))?;
-            libc::sigdelset(ours.as_mut_ptr(), libc::SIGPIPE);
             let fd = check(libc::signalfd(-1, ours.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
             let fd = fcntl_dupfd_cloexec(OwnedFd::from_raw_fd(fd), PRIVATE_FD_MIN)?;
             Ok(Self {

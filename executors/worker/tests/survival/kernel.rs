@@ -92,6 +92,7 @@ impl Kernel {
                 umask: None,
                 confined: false,
                 survives: true,
+                resumes: false,
             },
             &[],
         );

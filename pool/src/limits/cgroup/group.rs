@@ -3,12 +3,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cob_protocol::resources::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::Version;
+use super::owner::remove;
+use super::place::{Place, distinct, limit_memory};
 use crate::processes::{Process, Stat};
 use crate::tree::{self, TreeError};
 
@@ -32,43 +35,27 @@ pub enum CgroupError {
     Tree(#[from] TreeError),
 }
 
-/// A directory in one of the hierarchies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) version: Version,
-    pub(crate) directory: PathBuf,
-}
-
-impl Place {
-    pub(crate) fn below(&self, name: &str) -> Self {
-        Self { version: self.version, directory: self.directory.join(name) }
-    }
-
-    fn write(&self, file: &str, value: impl ToString) -> Result<(), CgroupError> {
-        let path = self.directory.join(file);
-        fs::write(&path, value.to_string()).map_err(|source| CgroupError::File { path, source })
-    }
-
-    fn read(&self, file: &str) -> Result<String, CgroupError> {
-        let path = self.directory.join(file);
-        fs::read_to_string(&path).map_err(|source| CgroupError::File { path, source })
-    }
-
-    fn has(&self, file: &str) -> bool {
-        self.directory.join(file).exists()
-    }
-}
-
 /// A group for one worker and everything it starts. Its clones are the same group; when the last one is dropped, the
 /// group is removed if nobody is in it, and left to [`super::Cgroups::sweep`] otherwise.
 #[derive(Clone, Debug)]
-pub struct Cgroup(Arc<Group>);
+pub struct Cgroup(pub(super) Arc<Group>);
 
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     name: String,
     memory: Option<Place>,
     pids: Option<Place>,
+    /// Processes killed for memory of which it is known why.
+    settled_oom_kills: AtomicU64,
+    victims: Mutex<Victims>,
+}
+
+/// What decides who goes when memory runs out.
+#[derive(Debug, Default)]
+struct Victims {
+    /// Checkpoints in the group.
+    checkpoints: usize,
+    is_memory_limited: bool,
 }
 
 /// A group in words.
@@ -81,7 +68,13 @@ pub(crate) struct KeptGroup {
 
 impl Cgroup {
     pub(super) fn found(name: String, memory: Option<Place>, pids: Option<Place>) -> Self {
-        Self(Arc::new(Group { name, memory, pids }))
+        Self(Arc::new(Group {
+            name,
+            memory,
+            pids,
+            settled_oom_kills: AtomicU64::new(0),
+            victims: Mutex::default(),
+        }))
     }
 
     pub(super) fn make(
@@ -151,7 +144,48 @@ impl Cgroup {
     }
 
     pub(crate) fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
-        self.0.memory.as_ref().map_or(Ok(()), |place| limit_memory(place, bytes))
+        self.0.memory.as_ref().map_or(Ok(()), |place| limit_memory(place, bytes))?;
+        self.0.choose_victims(|victims| victims.is_memory_limited = true);
+        Ok(())
+    }
+
+    /// A checkpoint is in it. When memory runs out it goes first, and alone.
+    pub(crate) fn with_checkpoint(&self) -> WithCheckpoint {
+        self.0.choose_victims(|victims| victims.checkpoints += 1);
+        WithCheckpoint(self.clone())
+    }
+
+    /// Whether somebody was killed for memory of whom that is not known yet.
+    pub(crate) fn has_new_oom_kills(&self) -> bool {
+        self.oom_kills() > self.settled_oom_kills()
+    }
+
+    pub(crate) fn settled_oom_kills(&self) -> u64 {
+        self.0.settled_oom_kills.load(Ordering::Relaxed)
+    }
+
+    /// What became of `count` of those that were killed for memory is known.
+    pub(crate) fn settle_oom_kills(&self, count: u64) {
+        self.0.settled_oom_kills.fetch_max(count, Ordering::Relaxed);
+    }
+
+    /// A checkpoint in it ended by itself: if somebody was killed for memory, it was that one.
+    pub(crate) fn settle_one_oom_kill(&self) {
+        let now = self.oom_kills();
+        let one_more = |settled: u64| (settled < now).then(|| settled + 1);
+        // Nobody was, then.
+        let _ = self.0.settled_oom_kills.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+    }
+
+    /// Nobody in it can start anybody as long as the result lives.
+    pub(crate) fn halt_forks(&self) -> HaltedForks {
+        let places = self.0.places().into_iter().filter(|place| place.has("pids.max"));
+        let halted = places.filter_map(|place| {
+            let before = place.read("pids.max").ok()?;
+            place.write("pids.max", 0).ok()?;
+            Some((place.clone(), before))
+        });
+        HaltedForks(halted.collect())
     }
 
     pub(crate) fn limit_processes(&self, count: u64) -> Result<(), CgroupError> {
@@ -196,15 +230,19 @@ impl Cgroup {
     }
 
     /// Those in it, each for sure.
-    pub(crate) fn members(&self) -> Vec<Process> {
-        let stats: Vec<_> = self.processes().into_iter().filter_map(Stat::of).collect();
-        if stats.is_empty() {
-            return Vec::new();
+    pub(crate) fn stats(&self) -> Vec<Stat> {
+        let mut stats: Vec<_> = self.processes().into_iter().filter_map(Stat::of).collect();
+        if !stats.is_empty() {
+            // Who left between the two calls may have given its id to a stranger; then it is not in the group now.
+            let still = self.processes();
+            stats.retain(|stat| !stat.is_over && still.contains(&stat.process.pid));
         }
-        // Who left between the two calls may have given its id to a stranger; then it is not in the group now.
-        let still = self.processes();
-        let members = stats.iter().filter(|stat| !stat.is_over && still.contains(&stat.process.pid));
-        members.map(|stat| stat.process).collect()
+        stats
+    }
+
+    /// As [`Cgroup::stats`], by name only.
+    pub(crate) fn members(&self) -> Vec<Process> {
+        self.stats().iter().map(|stat| stat.process).collect()
     }
 
     /// The fast part of [`Cgroup::kill`]: v2 kills everybody in one step; otherwise nobody can start anybody any
@@ -250,68 +288,58 @@ impl Cgroup {
         }
         Ok(())
     }
+}
 
-    /// Writes down that process `owner` has the worker in it, and lives on if we do not. The note is an empty group
-    /// below, in every hierarchy: whoever sees the group in only one of them, in whatever folder it works, sees the note
-    /// too, and they go together.
-    ///
-    /// # Errors
-    /// When there is no such process, or the system refuses.
-    pub(crate) fn lend_to(&self, owner: u32) -> Result<(), CgroupError> {
-        let started = Stat::of(owner).map_or(0, |stat| stat.process.started);
-        self.0.directories().try_for_each(|directory| {
-            let path = directory.join(format!("{OWNER}{owner}-{started}"));
-            match fs::create_dir(&path) {
-                // It was told so before.
-                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                    Err(CgroupError::File { path, source })
-                }
-                _ => Ok(()),
-            }
-        })
-    }
+/// See [`Cgroup::with_checkpoint`].
+#[derive(Debug)]
+pub(crate) struct WithCheckpoint(Cgroup);
 
-    /// Whether a process that lives has the worker in it.
-    pub(crate) fn is_lent(&self) -> bool {
-        let owners = self.0.directories().flat_map(notes);
-        owners
-            .filter_map(|path| owner(&path))
-            .any(|owner| Stat::of(owner.pid).is_some_and(|stat| stat.process == owner && !stat.is_over))
+impl WithCheckpoint {
+    pub(crate) fn group(&self) -> &Cgroup {
+        &self.0
     }
 }
 
-/// What the name of a note begins with.
-const OWNER: &str = "owner-";
-
-/// The notes about the owner of a group.
-fn notes(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| owner(path).is_some()).collect()
-}
-
-/// Who is named in a note.
-fn owner(note: &Path) -> Option<Process> {
-    let (pid, started) = note.file_name()?.to_str()?.strip_prefix(OWNER)?.split_once('-')?;
-    Some(Process { pid: pid.parse().ok()?, started: started.parse().ok()? })
-}
-
-/// Removes a group in which nobody is, with the notes about it; else neither.
-fn remove(directory: &Path) -> io::Result<()> {
-    if !fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().is_empty() {
-        return Err(io::ErrorKind::ResourceBusy.into());
+impl Drop for WithCheckpoint {
+    fn drop(&mut self) {
+        self.0.0.choose_victims(|victims| victims.checkpoints -= 1);
     }
-    // If one of them cannot be removed, nor can the group.
-    notes(directory).iter().for_each(|note| drop(fs::remove_dir(note)));
-    fs::remove_dir(directory)
+}
+
+/// See [`Cgroup::halt_forks`].
+#[derive(Debug)]
+pub(crate) struct HaltedForks(Vec<(Place, String)>);
+
+impl Drop for HaltedForks {
+    fn drop(&mut self) {
+        for (place, before) in &self.0 {
+            // A group that is gone has nobody in it.
+            let _ = place.write("pids.max", before.trim());
+        }
+    }
 }
 
 impl Group {
+    /// Half a session is no session: whoever reaches the limit takes the others along, unless there are checkpoints.
+    /// Then the system chooses one, by its score.
+    fn choose_victims(&self, change: impl FnOnce(&mut Victims)) {
+        // Held until it is written, so that the last change is the last one written.
+        let mut victims = self.victims.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut victims);
+        let Some(place) = self.memory.as_ref().filter(|place| place.version == Version::V2) else { return };
+        if victims.is_memory_limited {
+            let is_whole = victims.checkpoints == 0;
+            if let Err(error) = place.write("memory.oom.group", u8::from(is_whole)) {
+                tracing::debug!(%error, "who goes when memory runs out is left to the system");
+            }
+        }
+    }
+
     fn places(&self) -> Vec<&Place> {
         distinct(&self.memory, &self.pids)
     }
 
-    fn directories(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn directories(&self) -> impl Iterator<Item = &Path> {
         self.places().into_iter().map(|place| place.directory.as_path())
     }
 }
@@ -321,36 +349,6 @@ impl Drop for Group {
         for directory in self.directories() {
             // It never blocks; who is still in it is found by the next sweep.
             let _ = remove(directory);
-        }
-    }
-}
-
-/// Each directory once: in v2 both controllers have the same.
-fn distinct<'a>(memory: &'a Option<Place>, pids: &'a Option<Place>) -> Vec<&'a Place> {
-    let mut places: Vec<&Place> = memory.iter().chain(pids).collect();
-    places.dedup();
-    places
-}
-
-fn limit_memory(place: &Place, bytes: u64) -> Result<(), CgroupError> {
-    match place.version {
-        Version::V1 => {
-            // Memory with swap may never be less than without: which one to write first depends on the direction.
-            let swap = "memory.memsw.limit_in_bytes";
-            let first = place.write("memory.limit_in_bytes", bytes);
-            if place.has(swap) {
-                place.write(swap, bytes)?;
-            }
-            if first.is_err() { place.write("memory.limit_in_bytes", bytes) } else { Ok(()) }
-        }
-        Version::V2 => {
-            // Half a session is no session: whoever reaches the limit takes the others along.
-            place.write("memory.oom.group", 1)?;
-            // Without swap there is no such file.
-            if place.has("memory.swap.max") {
-                place.write("memory.swap.max", 0)?;
-            }
-            place.write("memory.max", bytes)
         }
     }
 }

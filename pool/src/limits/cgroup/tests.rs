@@ -233,3 +233,22 @@ fn a_server_that_is_in_the_leaf_already_uses_the_group_above() {
     assert!(host.group().join(group.name()).is_dir());
     assert_eq!(host.read("cgroup.subtree_control"), "memory pids\n", "nothing was missing");
 }
+
+#[test]
+fn as_long_as_there_is_a_checkpoint_the_system_chooses_who_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place { version: Version::V2, directory: folder.path().to_owned() };
+    let group = Cgroup::found("cob-1-1-1".to_owned(), Some(place), None);
+    group.limit_memory(1 << 30).unwrap();
+    let is_whole = || fs::read_to_string(folder.path().join("memory.oom.group")).unwrap();
+    assert_eq!(is_whole(), "1");
+    for _ in 0..2000 {
+        let last = group.with_checkpoint();
+        let goes = std::thread::spawn(move || drop(last));
+        let next = group.with_checkpoint();
+        goes.join().unwrap();
+        assert_eq!(is_whole(), "0");
+        drop(next);
+        assert_eq!(is_whole(), "1");
+    }
+}
