@@ -10,6 +10,7 @@ use cob_protocol::limits::{READ_BYTES_MAX, READ_EVENTS_MAX};
 use cob_protocol::promise::{Durability, Promise};
 use cob_protocol::time::{Clock, Timestamp};
 
+use crate::bundles::Place;
 use crate::feed::SessionFollower;
 use crate::follow::Follower;
 use crate::health::Health;
@@ -86,7 +87,15 @@ impl Bridge {
         Self { handle: Arc::new(Handle { shared }) }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    /// From now on it has bundles.
+    pub(crate) fn keep_bundles(&self, place: Place) {
+        if let Engine::Durable { queue, .. } = &self.shared().engine {
+            place.chunks().served_by(Arc::clone(queue));
+        }
+        let _ = self.shared().bundles.set(Arc::new(place));
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
@@ -373,6 +382,7 @@ impl Bridge {
             commits: shared.counters.get(),
             queue: QueueMetrics { groups, bytes },
             health: shared.health.get(),
+            bundles: shared.bundles.get().map(|place| place.chunks().metrics()).unwrap_or_default(),
         }
     }
 
@@ -387,6 +397,9 @@ impl Bridge {
                 shared.end();
             }
             Engine::Durable { queue, readers, .. } => {
+                if let Some(place) = shared.bundles.get() {
+                    place.chunks().close().await;
+                }
                 // Readers first: a store that is still read cannot be tidied up.
                 readers.close().await;
                 queue.close();

@@ -1,7 +1,8 @@
 //! What can go wrong: a request that is refused, and a store that fails.
 
 use cob_protocol::event::EventNumber;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
+use cob_protocol::limits::BUNDLES_MAX;
 use cob_protocol::promise::Refused;
 use thiserror::Error;
 
@@ -32,6 +33,12 @@ pub enum BridgeError {
     /// No such session, or it is closed.
     #[error("no open session {0} is known")]
     UnknownSession(SessionId),
+    /// No such bundle.
+    #[error("no durable checkpoint {0} is known")]
+    UnknownBundle(CheckpointId),
+    /// The session has as many bundles as it may have.
+    #[error("{0} has {BUNDLES_MAX} durable checkpoints, which is all that a session may have; delete some")]
+    BundlesFull(SessionId),
     /// The name is taken.
     #[error("{0} exists already")]
     Exists(String),

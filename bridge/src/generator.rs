@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use cob_protocol::checkpoint::{CheckpointView, Tier};
 use cob_protocol::event::{ErrorText, Event};
 use cob_protocol::frame::StreamName;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::promise::{CHANNEL_PRINCIPAL, Durability, Key, SessionState, Settlement, State, Tally};
 use cob_protocol::time::Timestamp;
@@ -13,8 +14,8 @@ use cob_protocol::time::Timestamp;
 use crate::memory::MemoryStore;
 use crate::sqlite::{SqliteStore, StoreOptions};
 use crate::store::{
-    BridgeError, Created, Custody, Filter, Group, NewExecution, OutputState, Progress, Read, Store,
-    Unsettled, Write, Written,
+    BridgeError, BundleRecord, Created, Custody, Filter, Group, NewExecution, OutputState, Progress, Read,
+    SignedManifest, Store, Unsettled, Write, Written,
 };
 
 /// Choices made by bytes; where there are none left, everything is 0.
@@ -85,6 +86,11 @@ fn compare_reads(store: &mut SqliteStore, oracle: &mut MemoryStore) {
     assert_eq!(store.next_due(), oracle.next_due());
     assert_eq!(store.totals(), oracle.totals());
     assert_eq!(store.history(usize::MAX), oracle.history(usize::MAX));
+    let bundles = oracle.bundles(None);
+    assert_eq!(store.bundles(None), bundles);
+    for checkpoint in bundles.into_iter().flatten().map(|view| view.checkpoint) {
+        assert_eq!(store.bundle(checkpoint), oracle.bundle(checkpoint));
+    }
 }
 
 /// The plain store keeps no trail.
@@ -145,7 +151,7 @@ impl<'a> Generator<'a> {
 
     fn write(&mut self, oracle: &mut MemoryStore, now: Timestamp) -> Write {
         let session = SessionId(1 + self.below(SESSIONS));
-        match self.below(26) {
+        match self.below(28) {
             0 => Write::OpenSession { session, about: self.json() },
             1 => {
                 let custody = Custody { socket: format!("/{}", self.below(4)), secret: "x".into() };
@@ -187,6 +193,12 @@ impl<'a> Generator<'a> {
                 let execution = self.below(6);
                 Write::HistoryInput { session, execution, line: self.below(5) as u32, source }
             }
+            25 => Write::NumberCheckpoints { session, up_to: self.below(200) },
+            26 if self.once_in(2) => {
+                let checkpoint = CheckpointId { session, number: self.below(6) };
+                Write::RemoveBundle { checkpoint }
+            }
+            26 => Write::KeepBundle(Box::new(self.bundle(session))),
             _ => {
                 let text = self.text();
                 Write::HistoryOutput { session, line: self.below(5) as u32, text }
@@ -236,6 +248,27 @@ impl<'a> Generator<'a> {
         }
     }
 
+    /// One without chunks: what is signed is nothing to the rows.
+    fn bundle(&mut self, session: SessionId) -> BundleRecord {
+        let view = CheckpointView {
+            checkpoint: CheckpointId { session, number: self.below(6) },
+            label: self.once_in(2).then(|| self.text()),
+            tier: Tier::Durable,
+            automatic: self.once_in(2),
+            execution: self.below(9),
+            count: 1,
+            taken_at: self.micros,
+            parent: None,
+            private_bytes: None,
+            bytes: Some(self.below(999)),
+            new_bytes: None,
+            findings: Vec::new(),
+            missing: Vec::new(),
+        };
+        let signed = SignedManifest { body: self.text().into_bytes(), mac: [self.below(256) as u8; 32] };
+        BundleRecord { view, signed, chunks: Vec::new(), _pinned: None }
+    }
+
     fn deadline(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.once_in(3).then(|| Timestamp::from_micros(now.micros() + self.below(4000).cast_signed() - 500))
     }
@@ -249,7 +282,8 @@ impl<'a> Generator<'a> {
         Settlement {
             state,
             value: self.json(),
-            session_state: if self.once_in(2) { SessionState::Kept } else { SessionState::Lost },
+            session_state: [SessionState::Kept, SessionState::Lost, SessionState::Restored]
+                [self.below(3) as usize],
             last_event: self.below(9),
             tally: Tally { written: self.below(999), dropped: self.below(99) },
         }

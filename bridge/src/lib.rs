@@ -9,7 +9,9 @@
 
 mod ballast;
 mod bridge;
+mod bundles;
 mod checksum;
+mod chunks;
 mod error;
 mod feed;
 
@@ -46,7 +48,11 @@ mod tests;
 
 pub use ballast::{Ballast, free_bytes};
 pub use bridge::Bridge;
+pub use bundles::{BundleError, Bundles, Facts, KeptBundles, NewBundle, Origin, StoredBundle};
 
+#[cfg(any(test, feature = "testing"))]
+pub use bundles::{check_archive, check_manifest, example_archive};
+pub use chunks::BundleMetrics;
 pub use feed::{Feed, SessionFollower};
 pub use follow::Follower;
 #[cfg(any(test, feature = "testing"))]
@@ -61,8 +67,9 @@ pub use sqlite::{
     AuditEntry, Broken, Head, Limits, OpenError, Retained, SqliteReader, SqliteStore, StoreOptions,
 };
 pub use store::{
-    BridgeError, Created, Custody, Filter, Group, NewExecution, Outcomes, OutputState, Progress, Read,
-    Recorded, SessionRecord, Store, StoreError, Totals, Unsettled, Write, Written,
+    BridgeError, BundleRecord, ChunkHash, Created, Custody, Filter, Group, NewExecution, Outcomes,
+    OutputState, Progress, Read, Recorded, SessionRecord, SignedManifest, Store, StoreError, Totals,
+    Unsettled, Write, Written,
 };
 pub use submitted::Submitted;
 pub use watch::StoreWatch;

@@ -13,11 +13,12 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use cob_protocol::checkpoint::CheckpointView;
 use cob_protocol::event::{Event, EventNumber};
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::limits::{
-    HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, MEMORY_JOURNAL_BYTES_MAX, MEMORY_SETTLED_MAX,
+    BUNDLES_MAX, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, MEMORY_JOURNAL_BYTES_MAX, MEMORY_SETTLED_MAX,
     PENDING_PROMISES_MAX,
 };
 use cob_protocol::promise::{Operation, Promise};
@@ -28,8 +29,8 @@ use crate::rules::{
     execution_of, join, must_be_complete, must_be_execution, must_be_open, pending, whole_micros,
 };
 use crate::store::{
-    BridgeError, Created, Group, NewExecution, Outcomes, OutputState, Recorded, SessionRecord, Store,
-    StoreError, Write, Written,
+    BridgeError, BundleRecord, Created, Group, NewExecution, Outcomes, OutputState, Recorded, SessionRecord,
+    SignedManifest, Store, StoreError, Write, Written,
 };
 
 /// See the module.
@@ -52,6 +53,7 @@ pub struct MemoryStore {
     /// With the number of the execution.
     history: VecDeque<(SessionId, u64, Entry)>,
     history_bytes: usize,
+    bundles: BTreeMap<CheckpointId, (CheckpointView, SignedManifest)>,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl MemoryStore {
             journal_bytes: 0,
             history: VecDeque::new(),
             history_bytes: 0,
+            bundles: BTreeMap::new(),
         }
     }
 
@@ -120,6 +123,15 @@ impl MemoryStore {
             Write::Progress { session, progress } => self.open(*session)?.progress = *progress,
             Write::Recover { session } => {
                 self.open(*session)?;
+            }
+            Write::NumberCheckpoints { session, up_to } => {
+                let session = self.open(*session)?;
+                session.checkpoints = session.checkpoints.max(*up_to);
+            }
+            Write::KeepBundle(bundle) => self.keep_bundle(bundle)?,
+            Write::RemoveBundle { checkpoint } => {
+                let removed = self.bundles.remove(checkpoint);
+                removed.ok_or(BridgeError::UnknownBundle(*checkpoint))?;
             }
             Write::CloseSession { session } => self.open(*session)?.closed_at = Some(now),
             Write::CreateExecution(new) => return self.create_execution(new, now).map(Written::Created),
@@ -163,6 +175,21 @@ impl MemoryStore {
             }
         }
         Ok(Written::Done)
+    }
+
+    /// A bridge over memory offers no bundles: this is for the comparison with a durable store.
+    fn keep_bundle(&mut self, bundle: &BundleRecord) -> Result<(), BridgeError> {
+        let checkpoint = bundle.view.checkpoint;
+        self.open(checkpoint.session)?;
+        if self.bundles.contains_key(&checkpoint) {
+            return Err(BridgeError::Exists(checkpoint.to_string()));
+        }
+        let of_session = |known: &&CheckpointId| known.session == checkpoint.session;
+        if self.bundles.keys().filter(of_session).count() >= BUNDLES_MAX {
+            return Err(BridgeError::BundlesFull(checkpoint.session));
+        }
+        self.bundles.insert(checkpoint, (bundle.view.clone(), bundle.signed.clone()));
+        Ok(())
     }
 
     fn open_session(&mut self, session: SessionId, about: Json, now: Timestamp) -> Result<(), BridgeError> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cob_protocol::time::Timestamp;
 use serde::Serialize;
 
+use crate::chunks::BundleMetrics;
 use crate::health::Health;
 use crate::pending::Kinds;
 
@@ -19,6 +20,8 @@ pub struct Metrics {
     pub queue: QueueMetrics,
     /// Whether the store can do its work: `good`, `full` or `read_only`.
     pub health: Health,
+    /// Durable checkpoints.
+    pub bundles: BundleMetrics,
 }
 
 /// Promises that are not settled.

@@ -7,6 +7,7 @@ use cob_protocol::limits::RETENTION_COMMITS;
 use cob_protocol::time::{Clock, Timestamp};
 
 use crate::bridge::Bridge;
+use crate::bundles::Place;
 use crate::sqlite::{Limits, OpenError, SqliteReader, SqliteStore, StoreOptions};
 use crate::store::{BridgeError, Group, Outcomes, Read, Store, StoreError};
 
@@ -20,6 +21,7 @@ impl Bridge {
         let store = SqliteStore::open(options)?;
         let folder = store.folder().to_owned();
         let name = folder.display().to_string();
+        let place = Place::new(folder.clone(), Arc::clone(store.chunks()), options.limits.bundle_bytes);
         let store = OnDisk {
             store,
             busy_ms: options.busy_ms,
@@ -28,10 +30,12 @@ impl Bridge {
             commits: 0,
             is_tidying: true,
         };
-        Self::over(&name, store, move || look(&folder), clock).map_err(|error| match error {
+        let bridge = Self::over(&name, store, move || look(&folder), clock).map_err(|error| match error {
             BridgeError::Store(error) => OpenError::Store(error),
             error => OpenError::Store(StoreError::Failed { store: name, what: error.to_string() }),
-        })
+        })?;
+        bridge.keep_bundles(place);
+        Ok(bridge)
     }
 }
 
@@ -80,6 +84,10 @@ impl Store for OnDisk {
             self.is_tidying = self.store.retain(now, &self.limits)?.is_more;
         }
         Ok(self.is_tidying)
+    }
+
+    fn discard(&mut self) -> Result<bool, StoreError> {
+        self.store.discard()
     }
 
     fn free_bytes(&mut self) -> Option<u64> {

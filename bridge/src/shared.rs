@@ -1,11 +1,12 @@
 //! What handles, followers and the writer share, and what happens after every commit: those who wait are woken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cob_protocol::time::Clock;
 use tokio::sync::Notify;
 
+use crate::bundles::Place;
 use crate::health::HealthCell;
 use crate::memory::MemoryStore;
 use crate::metrics::Counters;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) timer: WallTimer,
     pub(crate) health: HealthCell,
     pub(crate) counters: Counters,
+    /// Set once, if there is a place for bundles.
+    pub(crate) bundles: OnceLock<Arc<Place>>,
     has_ended: AtomicBool,
     /// Rung when the writer has ended.
     ended: Notify,
@@ -52,6 +55,7 @@ impl Shared {
             timer: WallTimer::default(),
             health: HealthCell::default(),
             counters: Counters::default(),
+            bundles: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             ended: Notify::new(),
         }

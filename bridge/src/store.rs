@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
+use cob_protocol::checkpoint::CheckpointView;
 use cob_protocol::event::{Event, EventNumber};
 use cob_protocol::frame::StreamName;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::limits::BALLAST_BYTES;
 use cob_protocol::promise::{Durability, Key, Kind, Promise, Settlement};
 use cob_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::Pinned;
 use crate::history::Entry;
 use crate::rules;
 
@@ -56,6 +58,22 @@ pub enum Write {
     Recover {
         /// The session.
         session: SessionId,
+    },
+    /// Checkpoint numbers of a session up to this one are taken: they are never given again. One that is
+    /// lower changes nothing.
+    NumberCheckpoints {
+        /// The session.
+        session: SessionId,
+        /// The last number.
+        up_to: u64,
+    },
+    /// A bundle is there from here on; its chunks are on the disk. Refused when its number was used, or when its
+    /// session has [`BUNDLES_MAX`](cob_protocol::limits::BUNDLES_MAX).
+    KeepBundle(Box<BundleRecord>),
+    /// A bundle is given up.
+    RemoveBundle {
+        /// Its name.
+        checkpoint: CheckpointId,
     },
     /// A session ends in order. What is pending in it must have been settled before.
     CloseSession {
@@ -131,6 +149,31 @@ pub enum Write {
         text: String,
     },
 }
+
+/// A bundle as it is recorded.
+#[derive(Clone, Debug)]
+pub struct BundleRecord {
+    /// What is known of it.
+    pub view: CheckpointView,
+    /// What is signed of it.
+    pub signed: SignedManifest,
+    /// Its chunks, each once, and how long they are.
+    pub chunks: Vec<(ChunkHash, u32)>,
+    /// Until it is recorded no sweep takes them.
+    pub(crate) _pinned: Option<Arc<Pinned>>,
+}
+
+/// What a bundle says of itself, and that we said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedManifest {
+    /// JSON.
+    pub body: Vec<u8>,
+    /// HMAC-SHA256 of it.
+    pub mac: [u8; 32],
+}
+
+/// SHA-256 of a chunk of bundles.
+pub type ChunkHash = [u8; 32];
 
 /// A request for an execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,6 +270,14 @@ pub trait Store: Send {
     /// # Errors
     /// As above; what was recorded is as it was.
     fn tidy(&mut self, _now: Timestamp) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// One bounded step of removing what is given up already and still takes room. Says whether there is more.
+    ///
+    /// # Errors
+    /// As above; what was recorded is as it was.
+    fn discard(&mut self) -> Result<bool, StoreError> {
         Ok(false)
     }
 
@@ -356,6 +407,18 @@ pub trait Read: Send {
     /// # Errors
     /// As above.
     fn source_of(&mut self, id: PromiseId) -> Result<Option<Entry>, BridgeError>;
+
+    /// Bundles of a session, or of all, in the order of their names.
+    ///
+    /// # Errors
+    /// As above.
+    fn bundles(&mut self, session: Option<SessionId>) -> Result<Vec<CheckpointView>, BridgeError>;
+
+    /// What is signed of a bundle, if it is known. Nobody has verified it yet.
+    ///
+    /// # Errors
+    /// As above.
+    fn bundle(&mut self, checkpoint: CheckpointId) -> Result<Option<SignedManifest>, BridgeError>;
 }
 
 /// Which promises.
@@ -414,6 +477,8 @@ pub struct SessionRecord {
     pub count: u32,
     /// Number of its last execution.
     pub executions: u64,
+    /// The highest number of a checkpoint that was given.
+    pub checkpoints: u64,
 }
 
 impl SessionRecord {
@@ -429,6 +494,7 @@ impl SessionRecord {
             progress: Progress::default(),
             count: 0,
             executions: 0,
+            checkpoints: 0,
         }
     }
 }

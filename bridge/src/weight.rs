@@ -22,9 +22,12 @@ fn of_write(write: &Write) -> usize {
         }
         Write::HistoryInput { source, .. } => source.len(),
         Write::HistoryOutput { text, .. } => text.len(),
+        Write::KeepBundle(bundle) => bundle.signed.body.len() + WRITE_BYTES * bundle.chunks.len(),
         Write::Recover { .. }
+        | Write::RemoveBundle { .. }
         | Write::Custody { .. }
         | Write::Progress { .. }
+        | Write::NumberCheckpoints { .. }
         | Write::CloseSession { .. }
         | Write::Start { .. } => 0,
     };

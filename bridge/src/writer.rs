@@ -175,6 +175,14 @@ impl Writer {
 
     /// What can wait until nobody waits; says whether there is more.
     fn chores(&mut self, shared: &Shared) -> bool {
+        if shared.health.read_only().is_none() {
+            // Also, and above all, while there is no room.
+            match self.store.discard() {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => self.untidied(shared, &error),
+            }
+        }
         self.look_for_room(shared);
         if !shared.health.is_good() {
             return false;
@@ -187,11 +195,15 @@ impl Writer {
         match self.store.tidy(shared.clock.now()) {
             Ok(is_more) => is_more,
             Err(error) => {
-                tracing::warn!(%error, "the store could not be tidied up");
-                self.judge(shared, &error);
+                self.untidied(shared, &error);
                 false
             }
         }
+    }
+
+    fn untidied(&mut self, shared: &Shared, error: &StoreError) {
+        tracing::warn!(%error, "the store could not be tidied up");
+        self.judge(shared, error);
     }
 
     /// Records one group if that takes no waiting and all is well.
@@ -399,13 +411,22 @@ fn refuse(groups: &[Group], error: &StoreError) -> Vec<Verdict> {
 
 /// Whether a group begins something that would need room later.
 fn begins(group: &Group) -> bool {
-    let begins = |write: &Write| matches!(write, Write::OpenSession { .. } | Write::CreateExecution(_));
+    let begins = |write: &Write| {
+        matches!(write, Write::OpenSession { .. } | Write::CreateExecution(_) | Write::KeepBundle(_))
+    };
     group.writes.iter().any(begins)
 }
 
 fn ends(group: &Group) -> bool {
     let ends = |write: &Write| {
-        matches!(write, Write::Settle { .. } | Write::Expire { .. } | Write::CloseSession { .. })
+        // The last one makes room.
+        matches!(
+            write,
+            Write::Settle { .. }
+                | Write::Expire { .. }
+                | Write::CloseSession { .. }
+                | Write::RemoveBundle { .. }
+        )
     };
     group.writes.iter().any(ends)
 }

@@ -2,8 +2,9 @@
 
 use std::ops::Bound;
 
+use cob_protocol::checkpoint::CheckpointView;
 use cob_protocol::event::EventNumber;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::promise::{Kind, Promise};
 use cob_protocol::time::Timestamp;
@@ -11,7 +12,7 @@ use cob_protocol::time::Timestamp;
 use super::{MemoryStore, Record};
 use crate::history::Entry;
 use crate::rules::kind as kind_of;
-use crate::store::{BridgeError, Filter, Read, Recorded, SessionRecord, Totals, Unsettled};
+use crate::store::{BridgeError, Filter, Read, Recorded, SessionRecord, SignedManifest, Totals, Unsettled};
 
 impl MemoryStore {
     fn pending_records(&self) -> impl Iterator<Item = &Record> {
@@ -140,6 +141,15 @@ impl Read for MemoryStore {
         }
         let is_it = |(session, execution, _): &&_| (*session, *execution) == (id.session, id.execution);
         Ok(self.history.iter().rev().find(is_it).map(|(.., entry)| entry.clone()))
+    }
+
+    fn bundles(&mut self, session: Option<SessionId>) -> Result<Vec<CheckpointView>, BridgeError> {
+        let of_it = |id: &CheckpointId| session.is_none_or(|session| session == id.session);
+        Ok(self.bundles.iter().filter(|(id, _)| of_it(id)).map(|(_, (view, _))| view.clone()).collect())
+    }
+
+    fn bundle(&mut self, checkpoint: CheckpointId) -> Result<Option<SignedManifest>, BridgeError> {
+        Ok(self.bundles.get(&checkpoint).map(|(_, signed)| signed.clone()))
     }
 }
 

@@ -4,14 +4,16 @@ use cob_protocol::limits::CHECKED_WHOLE_BYTES_MAX;
 use cob_protocol::promise::Kind;
 use rusqlite::Connection;
 
+use super::bundles;
 use super::fault::{Fault, Outcome};
 use super::reading::Look;
 use super::standing::{Session, Sessions};
+use crate::chunks::Chunks;
 use crate::rules::kind;
 use crate::store::{BridgeError, Filter};
 
 /// What every promise rests on. Events are the bulk, and each has its checksum.
-const TABLES: [&str; 4] = ["sessions", "standings", "outputs", "promises"];
+const TABLES: [&str; 5] = ["sessions", "standings", "outputs", "promises", "bundles"];
 
 /// What is looked at before a store is used: all of a small one; of a large one the tables of promises, whose indexes
 /// decide whether a key has run before.
@@ -30,7 +32,7 @@ pub(super) fn at_start(look: Look<'_>) -> Outcome<()> {
 }
 
 /// Everything.
-pub(super) fn whole(look: Look<'_>) -> Outcome<()> {
+pub(super) fn whole(look: Look<'_>, chunks: &Chunks) -> Outcome<()> {
     let connection = look.connection;
     integrity(connection, "PRAGMA integrity_check(1)")?;
     count(connection)?;
@@ -38,6 +40,7 @@ pub(super) fn whole(look: Look<'_>) -> Outcome<()> {
         look.unsettled(session.session)?;
     }
     look.history(usize::MAX)?;
+    bundles::check(connection, chunks)?;
     let mut page = Filter { count_max: 256, ..Filter::default() };
     loop {
         let promises = look.promises(&page)?;

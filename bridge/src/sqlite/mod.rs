@@ -8,6 +8,7 @@
 //! is.
 
 mod audit;
+mod bundles;
 mod check;
 mod events;
 mod fault;
@@ -22,16 +23,18 @@ mod rows;
 mod schema;
 mod standing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trail;
 mod writing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use cob_protocol::checkpoint::CheckpointView;
 use cob_protocol::crash_point;
 use cob_protocol::event::EventNumber;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::limits::{
     BALLAST_BYTES, PENDING_PROMISES_MAX, STORE_BUSY_MS_MAX, WAL_BYTES_IDLE_MAX, WAL_BYTES_MAX,
@@ -41,12 +44,14 @@ use cob_protocol::time::Timestamp;
 use rusqlite::Connection;
 
 use crate::ballast::{Ballast, free_bytes};
+use crate::chunks::Chunks;
 use crate::history::Entry;
 use crate::lock::StoreLock;
 use crate::payloads::Payloads;
 use crate::rules::whole_micros;
 use crate::store::{
-    BridgeError, Filter, Group, Outcomes, Read, Recorded, SessionRecord, Store, StoreError, Totals, Unsettled,
+    BridgeError, Filter, Group, Outcomes, Read, Recorded, SessionRecord, SignedManifest, Store, StoreError,
+    Totals, Unsettled,
 };
 use fault::{Fault, Outcome, Place};
 use reading::Look;
@@ -102,6 +107,7 @@ pub struct SqliteStore {
     place: Place,
     vfs: Option<String>,
     payloads: Payloads,
+    chunks: Arc<Chunks>,
     ballast: Ballast,
     pending_max: usize,
     /// Nothing after a failed commit, until the next one begins.
@@ -113,6 +119,8 @@ pub struct SqliteStore {
     /// Commits since the length of the log was asked for.
     unseen_commits: u32,
     retention: retention::Round,
+    /// How many of the parts of the chunks were swept.
+    swept_chunks: usize,
     /// Let go of last, after the database is closed.
     _lock: StoreLock,
 }
@@ -189,6 +197,20 @@ impl SqliteStore {
         retention::step(self, now, limits)
     }
 
+    /// One bounded step of removing the files of bundles that are given up, and those that no bundle names; to be
+    /// called again while it says that there is more.
+    ///
+    /// # Errors
+    /// As those of [`Store::commit`]; what is there stays there.
+    pub fn discard(&mut self) -> Result<bool, StoreError> {
+        bundles::discard(self)
+    }
+
+    /// Its chunks.
+    pub(crate) fn chunks(&self) -> &Arc<Chunks> {
+        &self.chunks
+    }
+
     /// Size of the file of the log, which is cut to [`WAL_BYTES_IDLE_MAX`] when the log begins anew.
     fn wal_bytes(&self) -> u64 {
         let mut path = self.place.database.clone().into_os_string();
@@ -261,6 +283,7 @@ impl SqliteStore {
         self.is_checkpointed = false;
         self.unseen_commits += 1;
         transaction.remembered.committed();
+        self.chunks.publish(transaction.remembered.bundles);
         Ok(done)
     }
 
@@ -270,6 +293,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn discard(&mut self) -> Result<bool, StoreError> {
+        bundles::discard(self)
+    }
+
     fn commit(&mut self, groups: &[Group]) -> Result<Vec<Outcomes>, StoreError> {
         let is_power = groups.iter().any(|group| group.durability == Durability::Power);
         let outcomes = self.in_transaction(is_power, |transaction| {
@@ -305,6 +332,7 @@ pub struct SqliteReader {
     connection: Connection,
     place: Place,
     payloads: Payloads,
+    chunks: Arc<Chunks>,
 }
 
 impl SqliteReader {
@@ -321,7 +349,7 @@ impl SqliteReader {
     /// # Errors
     /// [`StoreError::Corrupt`] with the first thing that is not what was written.
     pub fn verify(&mut self) -> Result<(), StoreError> {
-        check::whole(self.look()).map_err(|fault| self.place.store_error(fault))
+        check::whole(self.look(), &self.chunks).map_err(|fault| self.place.store_error(fault))
     }
 
     /// Goes through the audit trail; gives its end.
@@ -330,6 +358,14 @@ impl SqliteReader {
     /// [`BridgeError::Store`] if it cannot be read; inside, the first row that is not what was written.
     pub fn verify_audit(&mut self) -> Result<Result<Head, Broken>, BridgeError> {
         audit::verify(&self.connection).map_err(|fault| self.place.bridge_error(fault))
+    }
+
+    pub(crate) fn chunks(&self) -> &Arc<Chunks> {
+        &self.chunks
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.place.folder
     }
 
     fn look(&self) -> Look<'_> {
@@ -354,6 +390,8 @@ macro_rules! read_through {
                 history(count_max: usize) -> Vec<(SessionId, Entry)>;
                 history_of(session: SessionId, count_max: usize) -> Vec<Entry>;
                 source_of(id: PromiseId) -> Option<Entry>;
+                bundles(session: Option<SessionId>) -> Vec<CheckpointView>;
+                bundle(checkpoint: CheckpointId) -> Option<SignedManifest>;
             }
         }
     };

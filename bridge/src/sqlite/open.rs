@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cob_protocol::limits::WAL_BYTES_IDLE_MAX;
@@ -22,6 +23,7 @@ use super::schema::{self, APPLICATION_ID, VERSION};
 use super::writing::Remembered;
 use super::{SqliteReader, SqliteStore, StoreOptions, check, retention};
 use crate::ballast::Ballast;
+use crate::chunks::Chunks;
 use crate::lock::{NotLocked, StoreLock};
 use crate::payloads::{Payloads, sync};
 use crate::store::StoreError;
@@ -136,6 +138,11 @@ pub(super) fn server(options: &StoreOptions) -> Result<SqliteStore, OpenError> {
     let payloads = Payloads::new(folder.join("payloads"));
     opening.sound(check::at_start(Look { connection: &connection, payloads: &payloads }))?;
     let remembered = opening.sound(Remembered::read(&connection))?;
+    let chunks = Arc::new(Chunks::new(folder.join("chunks")));
+    chunks.publish(remembered.bundles);
+    for files in [&payloads, &chunks.files] {
+        files.clear_unfinished();
+    }
     let mut ballast = Ballast::new(folder.join("ballast"), options.ballast_bytes);
     // A store without reserve is better than none; whoever keeps an eye on the disk sees that it is not held.
     let _ = ballast.restore();
@@ -144,6 +151,7 @@ pub(super) fn server(options: &StoreOptions) -> Result<SqliteStore, OpenError> {
         place: opening.place,
         vfs: opening.vfs,
         payloads,
+        chunks,
         ballast,
         pending_max: options.pending_max,
         remembered: Some(remembered),
@@ -151,6 +159,7 @@ pub(super) fn server(options: &StoreOptions) -> Result<SqliteStore, OpenError> {
         is_checkpointed: false,
         unseen_commits: 0,
         retention: retention::Round::default(),
+        swept_chunks: 0,
         _lock: lock,
     })
 }
@@ -170,7 +179,8 @@ pub(super) fn reader(folder: &Path, vfs: Option<String>) -> Result<SqliteReader,
     }
     opening.expect_schema(&connection, VERSION)?;
     let payloads = Payloads::new(folder.join("payloads"));
-    Ok(SqliteReader { connection, place: opening.place, payloads })
+    let chunks = Arc::new(Chunks::new(folder.join("chunks")));
+    Ok(SqliteReader { connection, place: opening.place, payloads, chunks })
 }
 
 fn make_folder(folder: &Path) -> Result<PathBuf, OpenError> {
@@ -252,7 +262,7 @@ impl Opening {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.file(database, error)),
             Err(_) => {}
         }
-        for left in ["cob.db-wal", "payloads"] {
+        for left in ["cob.db-wal", "payloads", "chunks"] {
             if folder.join(left).exists() {
                 let what = format!("it is missing, and {left} beside it is not");
                 return Err(self.place.corrupt(what).into());

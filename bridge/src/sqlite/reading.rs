@@ -1,7 +1,8 @@
 //! Looking into the database, for a server and for everybody else alike.
 
+use cob_protocol::checkpoint::CheckpointView;
 use cob_protocol::event::EventNumber;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::promise::{Kind, Promise};
 use cob_protocol::time::Timestamp;
@@ -12,11 +13,13 @@ use super::fault::{Fault, Outcome};
 use super::live::{by_name, next_event, one};
 use super::rows::{PROMISE_COLUMNS, body_checksum, name, promise, table};
 use super::standing::Sessions;
-use super::{events, history};
+use super::{bundles, events, history};
 use crate::history::Entry;
 use crate::payloads::Payloads;
 use crate::rules::{kind, must_be_execution};
-use crate::store::{BridgeError, Filter, OutputState, Recorded, SessionRecord, Totals, Unsettled};
+use crate::store::{
+    BridgeError, Filter, OutputState, Recorded, SessionRecord, SignedManifest, Totals, Unsettled,
+};
 
 /// A connection to look through.
 #[derive(Clone, Copy)]
@@ -165,6 +168,14 @@ impl Look<'_> {
 
     pub(super) fn source_of(self, id: PromiseId) -> Outcome<Option<Entry>> {
         history::of_execution(self.connection, id)
+    }
+
+    pub(super) fn bundles(self, session: Option<SessionId>) -> Outcome<Vec<CheckpointView>> {
+        bundles::list(self.connection, session)
+    }
+
+    pub(super) fn bundle(self, checkpoint: CheckpointId) -> Outcome<Option<SignedManifest>> {
+        self.at_once(|connection| bundles::one(connection, checkpoint))
     }
 }
 

@@ -9,28 +9,30 @@ use std::collections::HashSet;
 use cob_protocol::ids::SessionId;
 use cob_protocol::limits::{
     FORGOTTEN_AT_ONCE_MAX, JOURNAL_AGE_S_MAX, RETENTION_SCAN_MAX, SESSION_JOURNAL_BYTES_MAX,
-    STORE_JOURNAL_BYTES_MAX,
+    STORE_BUNDLE_BYTES_MAX, STORE_JOURNAL_BYTES_MAX,
 };
 use cob_protocol::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::SqliteStore;
 use super::fault::Outcome;
 use super::live::forgotten_checksum;
 use super::rows::{EVENT_BITS, EVENT_MAX, event_key, event_number};
 use super::writing::Transaction;
+use super::{SqliteStore, bundles};
 use crate::payloads::{PARTS, PayloadHash, Payloads};
 use crate::store::StoreError;
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Seconds since the settlement after which events are forgotten.
+    /// Seconds since the settlement after which events are forgotten; since the end of a session, its bundles.
     pub age_s: u64,
     /// Bytes of the events of one session.
     pub session_bytes: u64,
     /// Bytes of the events of the store.
     pub store_bytes: u64,
+    /// Bytes of the bundles of the store. Those of sessions that are open are never forgotten.
+    pub bundle_bytes: u64,
 }
 
 impl Default for Limits {
@@ -39,6 +41,7 @@ impl Default for Limits {
             age_s: JOURNAL_AGE_S_MAX,
             session_bytes: SESSION_JOURNAL_BYTES_MAX,
             store_bytes: STORE_JOURNAL_BYTES_MAX,
+            bundle_bytes: STORE_BUNDLE_BYTES_MAX,
         }
     }
 }
@@ -50,6 +53,8 @@ pub struct Retained {
     pub events: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bundles of closed sessions that were given up.
+    pub bundles: u64,
     /// Whether another step has something to do.
     pub is_more: bool,
 }
@@ -76,7 +81,9 @@ struct Forgotten {
 pub(super) fn step(store: &mut SqliteStore, now: Timestamp, limits: &Limits) -> Result<Retained, StoreError> {
     let mut row = store.retention.row;
     let part = u8::try_from(store.retention.swept).ok();
-    let (forgotten, unnamed) = store.in_transaction(false, |transaction| {
+    let (forgotten, unnamed, has_forgotten_bundle) = store.in_transaction(false, |transaction| {
+        let has_forgotten_bundle =
+            transaction.forget_bundle(bundles::cutoff(now, limits.age_s), limits.bundle_bytes)?;
         let forgotten = victim(transaction, now, limits, &mut row)?;
         let mut unnamed = match part {
             Some(part) => unnamed(transaction.connection, transaction.payloads, part)?,
@@ -85,7 +92,7 @@ pub(super) fn step(store: &mut SqliteStore, now: Timestamp, limits: &Limits) -> 
         if let Some(forgotten) = &forgotten {
             unnamed.extend(forget(transaction, forgotten)?);
         }
-        Ok((forgotten, unnamed))
+        Ok((forgotten, unnamed, has_forgotten_bundle))
     })?;
     // Only now: a transaction that was rolled back would still name them.
     for hash in &unnamed {
@@ -95,7 +102,8 @@ pub(super) fn step(store: &mut SqliteStore, now: Timestamp, limits: &Limits) -> 
     Ok(Retained {
         events: forgotten.as_ref().map_or(0, |forgotten| forgotten.events.cast_unsigned()),
         bytes: forgotten.as_ref().map_or(0, |forgotten| forgotten.bytes.cast_unsigned()),
-        is_more: row != 0 || store.retention.swept < PARTS,
+        bundles: u64::from(has_forgotten_bundle),
+        is_more: row != 0 || store.retention.swept < PARTS || has_forgotten_bundle,
     })
 }
 
@@ -111,7 +119,7 @@ fn victim(
     row: &mut i64,
 ) -> Outcome<Option<Forgotten>> {
     let connection = transaction.connection;
-    let cutoff = now.micros().saturating_sub_unsigned(limits.age_s.saturating_mul(1_000_000));
+    let cutoff = bundles::cutoff(now, limits.age_s);
     let total = "SELECT coalesce(sum(event_bytes), 0) FROM standings";
     let total: i64 = connection.prepare_cached(total)?.query_row([], |row| row.get(0))?;
     let is_full = total.cast_unsigned() > limits.store_bytes;

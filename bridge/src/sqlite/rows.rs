@@ -142,7 +142,7 @@ fn durability(code: i64) -> Option<Durability> {
     DURABILITIES.get(usize::try_from(code).ok()?).copied()
 }
 
-const SESSION_STATES: [SessionState; 2] = [SessionState::Kept, SessionState::Lost];
+const SESSION_STATES: [SessionState; 3] = [SessionState::Kept, SessionState::Lost, SessionState::Restored];
 
 pub(super) fn session_state_code(state: SessionState) -> i64 {
     SESSION_STATES.iter().position(|other| *other == state).unwrap_or_default() as i64
@@ -164,4 +164,6 @@ pub(super) mod table {
     pub(in super::super) const OUTPUTS: u64 = 6;
     pub(in super::super) const EVENTS: u64 = 7;
     pub(in super::super) const FORGOTTEN: u64 = 8;
+    pub(in super::super) const BUNDLES: u64 = 10;
+    pub(in super::super) const MANIFESTS: u64 = 11;
 }

@@ -8,8 +8,12 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i32 = 0x636f_6231;
 
 /// Step `n` leads from version `n` to version `n + 1`; version 0 is an empty database.
-const STEPS: [&str; 3] =
-    [include_str!("steps/1.sql"), include_str!("steps/2.sql"), include_str!("steps/3.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("steps/1.sql"),
+    include_str!("steps/2.sql"),
+    include_str!("steps/3.sql"),
+    include_str!("steps/4.sql"),
+];
 
 /// The version that this program reads and writes.
 pub(super) const VERSION: i32 = STEPS.len() as i32;

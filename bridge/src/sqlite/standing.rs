@@ -58,16 +58,17 @@ pub(super) struct Sessions {
 }
 
 const READ: &str = "SELECT id, session, about, created_at, sessions.checksum, closed_at, socket, secret, frames, stdout, \
-                    stderr, count, executions, events, event_bytes, cells, cell_bytes, audit, audit_hash, standings.checksum \
+                    stderr, count, executions, events, event_bytes, cells, cell_bytes, audit, audit_hash, checkpoints, standings.checksum \
                     FROM sessions JOIN standings USING (id)";
 const INSERT: &str =
     "INSERT INTO sessions (id, session, about, created_at, checksum) VALUES (?1, ?2, ?3, ?4, ?5)";
 const WRITE: &str = "INSERT INTO standings (id, closed_at, socket, secret, frames, stdout, stderr, count, executions, \
-                     events, event_bytes, cells, cell_bytes, audit, audit_hash, checksum) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+                     events, event_bytes, cells, cell_bytes, audit, audit_hash, checkpoints, checksum) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
                      ON CONFLICT (id) DO UPDATE SET closed_at = ?2, socket = ?3, secret = ?4, frames = ?5, \
                      stdout = ?6, stderr = ?7, count = ?8, executions = ?9, events = ?10, event_bytes = ?11, \
-                     cells = ?12, cell_bytes = ?13, audit = ?14, audit_hash = ?15, checksum = ?16";
+                     cells = ?12, cell_bytes = ?13, audit = ?14, audit_hash = ?15, \
+                     checkpoints = ?16, checksum = ?17";
 
 impl Sessions {
     /// The session, if there ever was one with this number.
@@ -169,6 +170,7 @@ impl Session {
             self.kept.cell_bytes,
             self.kept.audit.seq,
             (self.kept.audit.seq > 0).then_some(self.kept.audit.hash.as_slice()),
+            self.record.checkpoints.cast_signed(),
             self.checksum()
         ])?;
         Ok(())
@@ -194,6 +196,9 @@ impl Session {
             .int(*cell_bytes);
         // Version 1 knew of no trail, and its checksums stay good.
         let sum = if audit.seq > 0 { sum.int(audit.seq).bytes(&audit.hash) } else { sum };
+        // Nor did version 3 know of checkpoints.
+        let checkpoints = self.record.checkpoints;
+        let sum = if checkpoints > 0 { sum.int(checkpoints.cast_signed()) } else { sum };
         sum.finish()
     }
 }
@@ -220,6 +225,7 @@ fn read(row: &Row<'_>) -> Outcome<Session> {
         progress: Progress { frames: unsigned(8)?, stdout: unsigned(9)?, stderr: unsigned(10)? },
         count: row.get(11)?,
         executions: unsigned(12)?,
+        checkpoints: unsigned(19)?,
     };
     let kept = Kept {
         events: row.get(13)?,
@@ -229,7 +235,7 @@ fn read(row: &Row<'_>) -> Outcome<Session> {
         audit: Head { seq: row.get(17)?, hash: row.get::<_, Option<[u8; 32]>>(18)?.unwrap_or_default() },
     };
     let session = Session { row: row.get(0)?, record, kept, is_changed: false };
-    let checksums: (i64, i64) = (row.get(4)?, row.get(19)?);
+    let checksums: (i64, i64) = (row.get(4)?, row.get(20)?);
     if checksums != (session_checksum(session.row, &session.record), session.checksum()) {
         return Err(damaged());
     }

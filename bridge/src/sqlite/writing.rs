@@ -20,7 +20,8 @@ use super::rows::{
     EVENT_MAX, body_checksum, durability_code, name, promise_checksum, session_state_code, state_code, table,
 };
 use super::standing::{Session, Sessions};
-use super::{events, history};
+use super::{bundles, events, history};
+use crate::chunks::BundleMetrics;
 use crate::payloads::Payloads;
 use crate::rules::{
     execution_of, join, must_be_complete, must_be_execution, must_be_open, pending, whole_micros,
@@ -36,6 +37,7 @@ pub(super) struct Remembered {
     audit: Head,
     pub(super) cells: Cells,
     pub(super) sessions: Sessions,
+    pub(super) bundles: BundleMetrics,
     live: LivePromises,
 }
 
@@ -47,6 +49,7 @@ impl Remembered {
             pending: number("SELECT count(*) FROM promises WHERE state < 2")?.max(0).cast_unsigned() as usize,
             audit: audit::head(connection)?,
             cells: Cells::read(connection)?,
+            bundles: bundles::metrics(connection)?,
             ..Self::default()
         })
     }
@@ -100,6 +103,15 @@ impl Transaction<'_> {
                 self.open(*session)?;
                 self.audit(Deed::Recovered, &Subject::Session(*session), &Details::default())?;
             }
+            Write::NumberCheckpoints { session, up_to } => {
+                let record = self.open(*session)?.change();
+                record.checkpoints = record.checkpoints.max(*up_to);
+            }
+            Write::KeepBundle(bundle) => {
+                self.open(bundle.view.checkpoint.session)?;
+                self.keep_bundle(bundle)?;
+            }
+            Write::RemoveBundle { checkpoint } => self.remove_bundle(*checkpoint)?,
             Write::CloseSession { session } => {
                 let now = self.now;
                 self.open(*session)?.change().closed_at = Some(now);

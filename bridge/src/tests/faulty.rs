@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use cob_protocol::checkpoint::CheckpointView;
 use cob_protocol::event::EventNumber;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::limits::BALLAST_BYTES;
 use cob_protocol::promise::{Durability, Promise};
@@ -15,7 +16,8 @@ use crate::history::Entry;
 use crate::memory::MemoryStore;
 use crate::readers::Readers;
 use crate::store::{
-    BridgeError, Filter, Group, Outcomes, Read, Recorded, SessionRecord, Store, StoreError, Totals, Unsettled,
+    BridgeError, Filter, Group, Outcomes, Read, Recorded, SessionRecord, SignedManifest, Store, StoreError,
+    Totals, Unsettled,
 };
 
 /// The controls of a faulty store; the store itself is with the writer.
@@ -302,5 +304,11 @@ impl Read for Reader {
     }
     fn session(&mut self, session: SessionId) -> Result<Option<SessionRecord>, BridgeError> {
         self.0.store().session(session)
+    }
+    fn bundles(&mut self, session: Option<SessionId>) -> Result<Vec<CheckpointView>, BridgeError> {
+        self.0.store().bundles(session)
+    }
+    fn bundle(&mut self, checkpoint: CheckpointId) -> Result<Option<SignedManifest>, BridgeError> {
+        self.0.store().bundle(checkpoint)
     }
 }

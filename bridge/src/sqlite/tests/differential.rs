@@ -10,7 +10,7 @@ use crate::generator::{Generator, compare, without_audit};
 const PENDING_MAX: usize = 14;
 
 /// Everything that must have been seen before the test may end.
-const EVERYTHING: [&str; 37] = [
+const EVERYTHING: [&str; 42] = [
     "open_session",
     "custody",
     "progress",
@@ -48,6 +48,11 @@ const EVERYTHING: [&str; 37] = [
     "refused_in_group",
     "closed_use",
     "incomplete",
+    "number_checkpoints",
+    "keep_bundle",
+    "remove_bundle",
+    "unknown_bundle",
+    "forgot_bundle",
 ];
 
 fn kind(write: &Write, outcome: &Result<Written, BridgeError>) -> &'static str {
@@ -66,6 +71,8 @@ fn kind(write: &Write, outcome: &Result<Written, BridgeError>) -> &'static str {
             Refused::NotSettled(_) => "not_settled",
             Refused::NotDue => "not_due",
         },
+        (_, Err(BridgeError::UnknownBundle(_))) => "unknown_bundle",
+        (_, Err(BridgeError::BundlesFull(_))) => "bundles_full",
         (_, Err(other)) => panic!("{other}"),
         (_, Ok(Written::Created(Created::Joined(_)))) => "joined",
         (Write::OpenSession { .. }, _) => "open_session",
@@ -84,6 +91,9 @@ fn kind(write: &Write, outcome: &Result<Written, BridgeError>) -> &'static str {
         (Write::Expire { .. }, _) => "expire",
         (Write::HistoryInput { .. }, _) => "history_input",
         (Write::HistoryOutput { .. }, _) => "history_output",
+        (Write::NumberCheckpoints { .. }, _) => "number_checkpoints",
+        (Write::KeepBundle(_), _) => "keep_bundle",
+        (Write::RemoveBundle { .. }, _) => "remove_bundle",
     }
 }
 
@@ -181,6 +191,7 @@ impl<'a> Pair<'a> {
             age_s: generator.below(2) * 1_000_000,
             session_bytes: generator.below(3) * 4_000,
             store_bytes: generator.below(3) * 8_000,
+            bundle_bytes: u64::MAX,
         };
         let now = generator.now();
         let before = self.oracle.totals().unwrap();
@@ -199,6 +210,14 @@ impl<'a> Pair<'a> {
                 self.seen.insert("forgotten");
                 self.oracle.forget_before(id, first);
             }
+        }
+        let kept: Vec<_> = self.store.bundles(None).unwrap();
+        for view in self.oracle.bundles(None).unwrap().iter().filter(|view| !kept.contains(view)) {
+            let session = self.oracle.session(view.checkpoint.session).unwrap().unwrap();
+            assert!(session.closed_at.is_some(), "{} was forgotten", view.checkpoint);
+            self.seen.insert("forgot_bundle");
+            let remove = Write::RemoveBundle { checkpoint: view.checkpoint };
+            self.oracle.commit(&[group(vec![remove])]).unwrap();
         }
         let after = self.oracle.totals().unwrap();
         assert_eq!((before.events - after.events, before.event_bytes - after.event_bytes), forgotten);
@@ -227,6 +246,7 @@ impl<'a> Pair<'a> {
                 0..8 => self = self.reopen(),
                 8..12 => self.forget(generator),
                 12..18 => {
+                    while self.store.discard().unwrap() {}
                     self.store.checkpoint().unwrap();
                     self.seen.insert("maintained");
                 }

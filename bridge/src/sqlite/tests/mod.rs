@@ -5,7 +5,7 @@ mod differential;
 mod log;
 mod opening;
 mod retention;
-mod space;
+pub(crate) mod space;
 mod syncing;
 mod versions;
 
@@ -34,6 +34,7 @@ pub(super) struct Snapshot {
     next_due: Option<(PromiseId, Timestamp)>,
     totals: Totals,
     history: Vec<(SessionId, Entry)>,
+    bundles: Vec<(CheckpointView, SignedManifest)>,
 }
 
 impl Snapshot {
@@ -70,7 +71,28 @@ impl Snapshot {
             assert_eq!(store.history_of(session.session, usize::MAX)?, of_it);
             assert_eq!(store.history_of(session.session, 2)?, of_it[of_it.len().saturating_sub(2)..]);
         }
-        Ok(Self { sessions, promises, requests, sources, events, unsettled, next_due, totals, history })
+        let mut bundles = Vec::new();
+        for view in store.bundles(None)? {
+            let signed = store.bundle(view.checkpoint)?.expect("what is listed");
+            bundles.push((view, signed));
+        }
+        for session in &sessions {
+            let of_it = bundles.iter().filter(|(view, _)| view.checkpoint.session == session.session);
+            let of_it: Vec<CheckpointView> = of_it.map(|(view, _)| view.clone()).collect();
+            assert_eq!(store.bundles(Some(session.session))?, of_it);
+        }
+        Ok(Self {
+            sessions,
+            promises,
+            requests,
+            sources,
+            events,
+            unsettled,
+            next_due,
+            totals,
+            history,
+            bundles,
+        })
     }
 }
 
@@ -161,6 +183,7 @@ pub(super) fn settle(id: PromiseId) -> Write {
 pub(super) fn furnished(folder: &Path) -> Snapshot {
     let mut store = open(folder);
     write(&mut store, open_session());
+    write(&mut store, Write::NumberCheckpoints { session: SESSION, up_to: 64 });
     for n in 0..40 {
         let id = create(&mut store, &format!("k{n}"));
         let call = Write::CreateCall { id: id.with_call(1), request: Json::object(), deadline: Some(at(n)) };

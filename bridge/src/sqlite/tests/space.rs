@@ -83,19 +83,18 @@ fn d02_with_room_for_n_pages_every_group_is_recorded_or_refused_whole() {
     assert!(refusals > 100, "{refusals}");
 }
 
-const SMALL_DISK: &str = "COB_TEST_SMALL_DISK";
+pub(crate) const SMALL_DISK: &str = "COB_TEST_SMALL_DISK";
 
-/// Runs a test of this file again on a disk of `size`, if the system lets anybody mount one.
-fn on_a_small_disk(test: &str, size: &str) {
+/// Runs an ignored test again on a disk of `size`, if the system lets anybody mount one.
+pub(crate) fn on_a_small_disk(test: &str, size: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mount =
         "mount -t tmpfs -o size=$1 tmpfs \"$2\" || exit 77; exec \"$3\" --exact \"$4\" --ignored --nocapture";
-    let name = format!("sqlite::tests::space::{test}");
     let status = Command::new("unshare")
         .args(["-Urm", "sh", "-c", mount, "sh", size])
         .arg(folder.path())
         .arg(std::env::current_exe().unwrap())
-        .arg(name)
+        .arg(test)
         .env(SMALL_DISK, folder.path())
         .status();
     match status.as_ref().map(|status| status.code()) {
@@ -106,7 +105,7 @@ fn on_a_small_disk(test: &str, size: &str) {
 
 #[test]
 fn d01_a_real_disk_that_is_full_is_named_and_the_ballast_helps() {
-    on_a_small_disk("on_a_disk_of_four_megabytes", "4m");
+    on_a_small_disk("sqlite::tests::space::on_a_disk_of_four_megabytes", "4m");
 }
 
 #[test]
@@ -142,7 +141,7 @@ fn on_a_disk_of_four_megabytes() {
 
 #[test]
 fn d01_a_disk_that_is_only_read_is_named() {
-    on_a_small_disk("on_a_disk_that_is_only_read", "64m");
+    on_a_small_disk("sqlite::tests::space::on_a_disk_that_is_only_read", "64m");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::rows::{PROMISE_COLUMNS, promise, promise_checksum};
 use super::*;
 
 /// Makes a store of an older version out of the present one in `folder`: what a cob of that time would have left. Version
-/// 1 has no audit trail; before version 3 the history does not know of executions.
+/// 1 has no audit trail; before version 3 the history does not know of executions, and before 4 nothing of checkpoints.
 fn make_older(folder: &Path, version: i32) {
     let path = folder.join("cob.db");
     let older = folder.join("older.db");
@@ -24,12 +24,30 @@ fn make_older(folder: &Path, version: i32) {
         copy += &format!("INSERT INTO older.{name} ({columns}) SELECT {columns} FROM main.{name};");
     }
     connection.execute_batch(&copy).unwrap();
-    forget_executions(&connection);
+    if version < 3 {
+        forget_executions(&connection);
+    }
+    forget_checkpoints(&connection);
     if version < 2 {
         forget_audit(&connection);
     }
     connection.close().unwrap();
     fs::rename(older, path).unwrap();
+}
+
+fn forget_checkpoints(connection: &Connection) {
+    for mut session in standing::Sessions::all(connection).unwrap() {
+        assert!(session.record.checkpoints > 0);
+        session.record.checkpoints = 0;
+        set_standing(connection, &session);
+    }
+}
+
+fn set_standing(connection: &Connection, session: &standing::Session) {
+    let number = session.record.session.0.cast_signed();
+    let set =
+        "UPDATE older.standings SET checksum = ?1 WHERE id = (SELECT id FROM sessions WHERE session = ?2)";
+    connection.execute(set, [session.checksum(), number]).unwrap();
 }
 
 fn forget_executions(connection: &Connection) {
@@ -55,17 +73,21 @@ fn forget_audit(connection: &Connection) {
     }
     for mut session in standing::Sessions::all(connection).unwrap() {
         session.kept.audit = Head::default();
-        let number = session.record.session.0.cast_signed();
-        let set = "UPDATE older.standings SET checksum = ?1 \
-                   WHERE id = (SELECT id FROM sessions WHERE session = ?2)";
-        connection.execute(set, [session.checksum(), number]).unwrap();
+        session.record.checkpoints = 0;
+        set_standing(connection, &session);
     }
 }
 
 /// What stays of a story when it went through an older version.
-fn without_sources(snapshot: Snapshot) -> Snapshot {
+fn what_is_left(mut snapshot: Snapshot, version: i32) -> Snapshot {
     assert!(snapshot.sources.iter().any(Option::is_some));
-    Snapshot { sources: vec![None; snapshot.sources.len()], ..snapshot }
+    if version < 3 {
+        snapshot.sources.iter_mut().for_each(|source| *source = None);
+    }
+    for session in &mut snapshot.sessions {
+        session.checkpoints = 0;
+    }
+    snapshot
 }
 
 fn version(folder: &Path) -> i32 {
@@ -77,7 +99,7 @@ fn version(folder: &Path) -> i32 {
 fn every_older_version_is_brought_to_the_present_with_everything_in_it() {
     for older in 1..schema::VERSION {
         let folder = tempfile::tempdir().unwrap();
-        let expected = without_sources(furnished(folder.path()));
+        let expected = what_is_left(furnished(folder.path()), older);
         let trail = SqliteReader::open(folder.path()).unwrap().verify_audit().unwrap().unwrap().seq;
         make_older(folder.path(), older);
         assert_eq!(version(folder.path()), older);
@@ -85,6 +107,7 @@ fn every_older_version_is_brought_to_the_present_with_everything_in_it() {
         assert!(matches!(error, OpenError::Older { found, .. } if found == older), "{error}");
         let mut store = open(folder.path());
         assert_eq!(Snapshot::of(&mut store).unwrap(), expected);
+        write(&mut store, Write::NumberCheckpoints { session: SESSION, up_to: 3 });
         let id = create(&mut store, "new");
         let (session, execution) = (SESSION, id.execution);
         write(&mut store, Write::HistoryInput { session, execution, line: 99, source: "new".into() });
@@ -100,6 +123,7 @@ fn every_older_version_is_brought_to_the_present_with_everything_in_it() {
         let before = if older == 1 { 0 } else { trail };
         let seq = reader.verify_audit().unwrap().unwrap().seq;
         assert_eq!(seq, before + 3, "accepted, started, settled");
+        assert_eq!(reader.session(SESSION).unwrap().unwrap().checkpoints, 3);
         reader.verify().unwrap();
     }
 }
@@ -107,7 +131,7 @@ fn every_older_version_is_brought_to_the_present_with_everything_in_it() {
 #[test]
 fn a_step_that_fails_leaves_the_older_version() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = without_sources(furnished(folder.path()));
+    let expected = what_is_left(furnished(folder.path()), 1);
     make_older(folder.path(), 1);
     // No room for the trail.
     let database = folder.path().join("cob.db");
