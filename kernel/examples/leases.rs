@@ -177,7 +177,7 @@ impl Took {
         self.origins[match leased.origin {
             Origin::Warm => 0,
             Origin::Forked => 1,
-            Origin::Cold => 2,
+            _ => 2,
         }] += 1;
     }
 

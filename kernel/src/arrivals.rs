@@ -49,6 +49,8 @@ pub(crate) enum Fate {
     Runs,
     /// Its session was restarted meanwhile.
     Restarted,
+    /// Its session went back to a checkpoint meanwhile.
+    WentBack,
     /// Something of its client failed meanwhile.
     Aborted,
 }
@@ -77,9 +79,9 @@ impl Arrivals {
         self.waiting.push_front(arrival);
     }
 
-    /// None of those that are here shall be run: their session is restarted.
-    pub(crate) fn condemn(&mut self) {
-        self.waiting.iter_mut().for_each(|arrival| arrival.fate = Fate::Restarted);
+    /// None of those that are here shall be run: their session is restarted, or goes back.
+    pub(crate) fn condemn(&mut self, fate: Fate) {
+        self.waiting.iter_mut().for_each(|arrival| arrival.fate = fate);
     }
 
     /// The executions of a client that are here shall not be run: one before them has failed.

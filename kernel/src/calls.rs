@@ -35,6 +35,8 @@ enum Provider {
     Host,
     /// The session, when there is something in a channel or room for it.
     Channel,
+    /// The session, at once; what is asked is done when the cell has ended.
+    Checkpoints,
 }
 
 impl Provider {
@@ -44,6 +46,7 @@ impl Provider {
             "input" => Some(Self::Client),
             "tool" => Some(Self::Tool),
             "execution" | "tools" => Some(Self::Host),
+            "checkpoint" | "checkpoints" | "restore" => Some(Self::Checkpoints),
             "channel_open" | "channel_send" | "channel_recv" | "channel_close" => Some(Self::Channel),
             _ => None,
         }
@@ -206,6 +209,7 @@ impl Session {
         let given_up = running.question.take();
         self.cancel_question(given_up);
         self.channels.reading = None;
+        self.checkpoints.give_up_call();
         let ask = match Provider::of(&call.kind) {
             Some(Provider::Client) => call.arguments.read().ok().map(Ask::Input),
             Some(Provider::Tool) => call.arguments.read().ok().map(Ask::Tool),
@@ -220,6 +224,10 @@ impl Session {
             }
             Some(Provider::Channel) => {
                 self.channel_call(&call);
+                return Ok(());
+            }
+            Some(Provider::Checkpoints) => {
+                self.checkpoint_call(call);
                 return Ok(());
             }
             None => None,

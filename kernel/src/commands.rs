@@ -12,6 +12,7 @@ use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::promise::{SessionState, State};
 
+use crate::arrivals::Fate;
 use crate::records::Effect;
 use crate::request::{Asked, Canceled, Command, Refusal, Snapshot, Waiting, WorkerView};
 use crate::session::{Current, Session, WorkerState};
@@ -34,7 +35,7 @@ impl Session {
             Command::UnregisterTools(address, names, asked) => {
                 self.unregister_tools(&address, names.as_deref(), asked);
             }
-            command => self.channel_command(command),
+            command => self.checkpoint_command(command),
         }
     }
 
@@ -104,8 +105,9 @@ impl Session {
             return drop(asked.send(Err(Refusal::new(code, why))));
         }
         self.refuse_turns(ErrorCode::Restarted, "the session was restarted before its turn came");
-        self.arrivals.condemn();
+        self.arrivals.condemn(Fate::Restarted);
         self.restarting.push(asked);
+        self.forget_where_to_go();
         self.kill_worker();
     }
 
@@ -127,6 +129,7 @@ impl Session {
     /// refused.
     pub(crate) fn say_goodbye(&mut self) {
         self.not_restarted(ErrorCode::SessionClosed, "the session was closed");
+        self.end_ways(ErrorCode::SessionClosed, "the session was closed");
         let is_recorded = self.owed.is_empty();
         for asked in std::mem::take(&mut self.closing) {
             let failed =
@@ -145,6 +148,9 @@ impl Session {
         }
         if matches!(&self.current, Some(Current::Run(running)) if running.promise == id) {
             self.interrupt();
+            return drop(asked.send(Ok(Canceled::Running)));
+        }
+        if self.is_held(id) {
             return drop(asked.send(Ok(Canceled::Running)));
         }
         let Some(queued) = self.queue.take(|queued| queued.promised.is_some_and(|known| known.id == id))
@@ -171,8 +177,16 @@ impl Session {
 
     fn ask_namespace(&mut self, asked: Asked<Json>) {
         if matches!(self.worker, WorkerState::None) && self.over().is_none() {
-            // Nothing was ever defined in it.
-            return drop(asked.send(Ok(Json::array())));
+            return drop(asked.send(match self.wakes_at() {
+                // Nothing was ever defined in it.
+                None if self.held.is_none() => Ok(Json::array()),
+                None => Err(Refusal::new(ErrorCode::Busy, "the session goes back to a checkpoint")),
+                Some(id) => {
+                    let why =
+                        format!("the session sleeps; its variables are in {id} until the next execution");
+                    Err(Refusal::new(ErrorCode::Busy, why))
+                }
+            }));
         }
         if !self.is_free() || self.is_at_work() {
             let why = "the session is busy, and its variables are in motion";
@@ -213,6 +227,12 @@ impl Session {
             confinement: self.ready.as_ref().map(|ready| ready.confinement.clone()).unwrap_or_default(),
             tools: self.tools.list(),
             channels: self.channels.names().into_iter().map(str::to_owned).collect(),
+            checkpoint_policy: self.config.checkpoints.clone(),
+            checkpoints: self.checkpoints.in_memory().count(),
+            checkpoint_bytes: self.checkpoints.bytes(),
+            checkpoint_skipped: self.checkpoints.skipped.clone(),
+            restored: self.checkpoints.restored.as_ref().map(|(restoration, _)| restoration.clone()),
+            wakes_at: self.wakes_at(),
         }
     }
 }

@@ -28,6 +28,9 @@ use crate::request::ClientRequest;
 use crate::session::{Current, Session};
 use crate::telling::status;
 
+/// What is said of a request whose session went back at once.
+pub(crate) const WENT_BACK: &str = "the session went back to a checkpoint before its turn came";
+
 /// A request that waits its turn.
 pub(crate) struct Queued {
     pub(crate) request: ClientRequest,
@@ -276,12 +279,18 @@ impl Session {
         let refusal = if self.is_stopping() {
             Some(self.farewell())
         } else {
-            let is_restarted = fate == Fate::Restarted;
-            is_restarted.then_some((ErrorCode::Restarted, "the session was restarted before its turn came"))
+            match fate {
+                Fate::Restarted => {
+                    Some((ErrorCode::Restarted, "the session was restarted before its turn came"))
+                }
+                Fate::WentBack => Some((ErrorCode::Restarted, WENT_BACK)),
+                Fate::Runs | Fate::Aborted => None,
+            }
         };
         if let Some((code, why)) = refusal {
             self.queue_bytes -= request.bytes();
-            return self.refuse(Queued::new(request, work, promised), code, why);
+            let state = if fate == Fate::WentBack { SessionState::Restored } else { SessionState::Lost };
+            return self.refuse_in(Queued::new(request, work, promised), code, why, state);
         }
         let queued = Queued::new(request, work, promised);
         if fate == Fate::Aborted {
@@ -296,6 +305,7 @@ impl Session {
         let is_ending = self.is_ending() && self.contexts.latest() == id.execution;
         is_current
             || is_ending
+            || self.is_held(id)
             || self.queue.iter().any(|queued| queued.promised.is_some_and(|known| known.id == id))
     }
 

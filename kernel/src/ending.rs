@@ -72,6 +72,7 @@ impl Session {
         self.interrupt();
         let (code, why) = self.farewell();
         self.refuse_queue(code, why);
+        self.end_ways(code, why);
         match &mut self.worker {
             WorkerState::Live(worker) => {
                 // If it cannot be told it is killed in a moment.

@@ -10,6 +10,7 @@
 //!   variables are kept, from a worker that no longer has any. The output before it is kept all the same.
 //! - So a reply says `kept` only if its end was taken from a worker that nobody had killed, and `lost` only after
 //!   the end of the process was seen. What happens to a worker after that is news of its own: `restarting`.
+//! - If there is a checkpoint to go back to, nothing is said before it is known whether that worked: then `restored`.
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use cob_protocol::promise::{SessionState, Settlement, State};
 use tokio::time::Instant;
 
 use crate::calls::{Answered, CallEnd};
+use crate::checkpoints::{How, Loss};
 use crate::dispatch::Queued;
 use crate::handlers::Verdict;
 use crate::ladder::{Cause, Climb, Step};
@@ -59,6 +61,7 @@ impl Session {
         match self.current.as_ref()? {
             Current::Run(running) => Some(running.promise.execution),
             Current::Ask { number, .. } | Current::Look { number, .. } => Some(question_target(*number)),
+            Current::Load(merging) => Some(question_target(merging.number)),
         }
     }
 
@@ -69,7 +72,8 @@ impl Session {
     pub(crate) fn next_deadline(&self, has_room: bool) -> Option<Instant> {
         let stop = self.stopping.map(|stopping| stopping.kill_at);
         let look = self.ladder.kill_at().or_else(|| self.time_up_at()).filter(|_| has_room);
-        [stop, self.ladder.signal_at(), look, self.idle_until(), self.wait_until()]
+        let [sleep, durable] = [self.sleep_at(), self.durable_at()];
+        [stop, self.ladder.signal_at(), look, self.idle_until(), self.wait_until(), sleep, durable]
             .into_iter()
             .flatten()
             .min()
@@ -100,6 +104,9 @@ impl Session {
         }
         if self.idle_until().is_some_and(|at| at <= now) {
             self.idle_for_too_long();
+        }
+        if self.sleep_at().is_some_and(|at| at <= now) {
+            self.sleep_after_idling();
         }
     }
 
@@ -137,6 +144,10 @@ impl Session {
         }
         if matches!(&self.current, Some(Current::Run(running)) if running.promise == due) {
             return self.interrupt_overdue(due).await;
+        }
+        if self.is_held(due) {
+            // It has ended, and is settled as soon as it is known what became of the variables.
+            return self.bridge.attend(due);
         }
         let is_it = |queued: &Queued| queued.promised.is_some_and(|promised| promised.id == due);
         if let Some(queued) = self.queue.take(is_it) {
@@ -288,29 +299,31 @@ impl Session {
     }
 
     /// What is said of whatever was lost with the worker.
-    pub(crate) fn loss(&self, exit: &Exit) -> Verdict {
+    pub(crate) fn loss(&self, exit: &Exit) -> Loss {
+        let gone = |code| Loss { code, what: format!("the worker {exit}"), how: How::Gone };
         if self.stopping.is_some() {
-            return Verdict { code: self.farewell().0, evalue: format!("the worker {exit}") };
+            return gone(self.farewell().0);
         }
-        if self.is_killed && !self.restarting.is_empty() {
-            let evalue = "the session was restarted while it ran; the variables are lost".to_owned();
-            return Verdict { code: ErrorCode::Restarted, evalue };
+        let is_restarted = !self.restarting.is_empty();
+        if self.is_killed && (is_restarted || self.successor.is_some()) {
+            let did = if is_restarted { "was restarted" } else { "was told to go back" };
+            let what = format!("the session {did} while it ran");
+            return Loss { code: ErrorCode::Restarted, what, how: How::Replaced };
         }
         let climb = self.ladder.climb().filter(|_| self.is_killed);
         match (climb, code_of_end(exit, climb.map(|climb| climb.cause))) {
             (
                 Some(climb),
                 code @ (ErrorCode::InterruptedByForce | ErrorCode::TimeLimit | ErrorCode::DeadlinePassed),
-            ) => Verdict { code, evalue: self.forced(climb) },
-            (_, code) => Verdict { code, evalue: format!("the worker {exit}") },
+            ) => Loss { code, what: self.forced(climb), how: How::Forced },
+            (_, code) => gone(code),
         }
     }
 
     fn forced(&self, climb: Climb) -> String {
         let interrupts = count(climb.signals, "an interrupt", "interrupts");
         let within = climb.grace.map(|grace| format!(" within {}", duration(grace))).unwrap_or_default();
-        let end =
-            format!("did not react to {interrupts}{within}; its worker was killed, the variables are lost");
+        let end = format!("did not react to {interrupts}{within}");
         match climb.cause {
             Cause::Interrupt => format!("the code {end}"),
             Cause::TimeLimit => format!("{} and {end}", self.took_too_long()),
@@ -388,6 +401,8 @@ mod tests {
             about: None,
             survival: None,
             past: None,
+            checkpoints: cob_protocol::checkpoint::Policy::default(),
+            seed: None,
             history: Vec::new(),
         };
         let (senders, inputs) = lanes();

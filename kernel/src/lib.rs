@@ -9,12 +9,14 @@
 //! worker says into events and broadcasts; `outlet` carries them out.
 //! `hearing` is where the worker is listened to, `ending` how an execution and the session end.
 //! `commands` is what a server asks of it, `queue` whose turn is next, `standing` what everybody may know of it.
+//! `checkpoints` is how a session goes back to what it was.
 //! What does not end by itself is ended by `interrupts`, which climbs the `ladder`; `disk` measures what was left.
 
 mod answers;
 mod arrivals;
 mod calls;
 mod channels;
+mod checkpoints;
 mod commands;
 mod contexts;
 mod disk;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cob_clients::notebook::NotebookOutlet;
+use cob_protocol::checkpoint::Restoration;
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, Outgoing};
@@ -11,7 +12,7 @@ use cob_protocol::promise::{Durability, Promise};
 use tokio::sync::mpsc;
 
 use crate::request::{Address, ClientRequest};
-use crate::server::{ServerOutlet, SessionStatus};
+use crate::server::{Holding, ServerOutlet, SessionStatus};
 
 /// Messages a local client may leave unread before the code it runs has to wait.
 const LOCAL_QUEUE: usize = 1024;
@@ -82,6 +83,34 @@ impl Outlet {
     pub(crate) fn set_status(&self, status: SessionStatus) {
         if let Self::Server(outlet) = self {
             outlet.set_status(status);
+        }
+    }
+
+    /// It holds this of checkpoints now: see [`ServerOutlet::holds`].
+    pub(crate) fn holds(&self, holding: Holding) {
+        if let Self::Server(outlet) = self {
+            outlet.holds(holding);
+        }
+    }
+
+    /// A checkpoint was taken: see [`ServerOutlet::took`].
+    pub(crate) fn took(&self, automatic: bool) {
+        if let Self::Server(outlet) = self {
+            outlet.took(automatic);
+        }
+    }
+
+    /// Its variables are those of a checkpoint now: see [`ServerOutlet::restored`].
+    pub(crate) fn restored(&self, restoration: &Restoration) {
+        if let Self::Server(outlet) = self {
+            outlet.restored(restoration);
+        }
+    }
+
+    /// It is in the store, and has no worker: see [`ServerOutlet::hibernated`].
+    pub(crate) fn hibernated(&self) {
+        if let Self::Server(outlet) = self {
+            outlet.hibernated();
         }
     }
 

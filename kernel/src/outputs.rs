@@ -88,10 +88,12 @@ impl Session {
                 if answer.request <= self.first_question {
                     return Ok(());
                 }
-                let Some(Current::Ask { number, .. } | Current::Look { number, .. }) = &self.current else {
-                    return Err("an answer nobody asked for");
+                let number = match &self.current {
+                    Some(Current::Ask { number, .. } | Current::Look { number, .. }) => *number,
+                    Some(Current::Load(merging)) => merging.number,
+                    _ => return Err("an answer nobody asked for"),
                 };
-                if *number != answer.request {
+                if number != answer.request {
                     return Err("an answer to another question");
                 }
                 if self.is_killed {
@@ -116,6 +118,7 @@ impl Session {
         let request = match current {
             Some(Current::Ask { request, .. }) => request,
             Some(Current::Look { asked, .. }) => return drop(asked.send(looked(outcome))),
+            Some(Current::Load(merging)) => return self.merge_answered(merging, outcome),
             current => return self.current = current,
         };
         match outcome {

@@ -49,6 +49,8 @@ pub struct Past {
     last: Option<(PromiseId, u64, Option<Json>)>,
     /// The error that the execution which was started has shown already.
     error: Option<ErrorText>,
+    /// It was to begin where another session stood.
+    is_branch: bool,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,18 @@ impl Past {
             Some(known) => Self::error(bridge, known).await?,
             None => None,
         };
-        Ok(Self { record, unsettled, call, last, error })
+        Ok(Self { record, unsettled, call, last, error, is_branch: false })
+    }
+
+    /// Of a session that was to begin where another one stood, if this is true.
+    #[must_use]
+    pub fn of_branch(self, is_branch: bool) -> Self {
+        Self { is_branch, ..self }
+    }
+
+    /// Whether no code of it ever ran.
+    fn is_unused(&self) -> bool {
+        self.last.is_none() && !self.unsettled.iter().any(|known| known.promise.state == State::Started)
     }
 
     async fn last_call(bridge: &Bridge, execution: PromiseId) -> Result<Option<LastCall>, BridgeError> {
@@ -184,7 +197,8 @@ impl Past {
 impl Session {
     /// Takes up what was recorded, with its worker if that is still there.
     pub(crate) async fn recover(&mut self, past: Past) {
-        let Past { record, unsettled, call, last, error } = past;
+        let is_unused_branch = past.is_branch && past.is_unused();
+        let Past { record, unsettled, call, last, error, .. } = past;
         self.records.write(self.config.durability, Write::Recover { session: record.session });
         self.count = record.count;
         if let Some((id, next_event, request)) = last {
@@ -198,8 +212,10 @@ impl Session {
             self.contexts.open(context);
             self.contexts.close(id.execution);
         }
+        self.recover_checkpoints(&record).await;
         let is_taken = self.take_worker_over(&record).await;
         if !is_taken {
+            self.sleep_at_newest();
             let write = Write::Custody { session: self.config.id, custody: None };
             self.records.write(self.config.durability, write);
         }
@@ -209,10 +225,27 @@ impl Session {
         for known in unsettled.into_iter().filter(|known| known.promise.id.call.is_none()) {
             self.take_up(known, call.as_ref(), error.clone(), is_taken);
         }
+        // All that it was made for are variables that it does not have, or not any more.
+        if is_unused_branch && !is_taken && self.checkpoints.there().next().is_none() {
+            tracing::warn!(session = %self.config.id, "a branch is closed: what it was to begin with is gone");
+            return self.shut_down(false);
+        }
         // One of many begins when it is needed.
         if !is_taken && (!self.config.is_hosted || !self.queue.is_empty()) {
             self.start_worker();
         }
+    }
+
+    /// Those in memory went with the last server.
+    async fn recover_checkpoints(&mut self, record: &SessionRecord) {
+        let stored = match self.bridge.bundles() {
+            None => Vec::new(),
+            Some(bundles) => bundles.list(record.session).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the checkpoints of the session cannot be read");
+                Vec::new()
+            }),
+        };
+        self.checkpoints.recover(record.checkpoints, record.executions, stored);
     }
 
     async fn take_worker_over(&mut self, record: &SessionRecord) -> bool {
@@ -320,9 +353,17 @@ impl Session {
             }
         } else {
             self.end_output(&running);
-            let evalue = "cob was ended while this ran, or was about to run, and its worker is gone; \
-                          whether it ran to its end is not known, and it was not run again; the variables are lost";
-            let verdict = Verdict { code: ErrorCode::ExecutionLost, evalue: evalue.to_owned() };
+            let variables = match self.wakes_at() {
+                None => "the variables are lost".to_owned(),
+                Some(id) => {
+                    format!("the variables are lost but for those in {id}, where the session goes on")
+                }
+            };
+            let evalue = format!(
+                "cob was ended while this ran, or was about to run, and its worker is gone; \
+                 whether it ran to its end is not known, and it was not run again; {variables}"
+            );
+            let verdict = Verdict { code: ErrorCode::ExecutionLost, evalue };
             self.overrule(running, verdict, SessionState::Lost);
         }
     }

@@ -24,7 +24,7 @@ impl Session {
         state: SessionState,
     ) {
         let Some(reply_type) = registry::reply_type(&request.message.header.msg_type) else { return };
-        let error = ErrorText::coded(code, evalue);
+        let error = ErrorText::coded_in(code, evalue, state);
         let mut reply = ErrorReply::coded(&error, code, state);
         reply.execution_count = (reply_type == "execute_reply").then_some(self.count);
         if let Ok(content) = Json::of(&reply) {
@@ -47,28 +47,42 @@ impl Session {
 
     /// Refuses everything that waits, because the session is over.
     pub(crate) fn refuse_queue(&mut self, code: ErrorCode, why: &str) {
+        self.refuse_waiting_in(code, why, SessionState::Lost);
+    }
+
+    /// Refuses everything that waits; what became of the variables.
+    pub(crate) fn refuse_waiting_in(&mut self, code: ErrorCode, why: &str, state: SessionState) {
         for request in std::mem::take(&mut self.waiting_for_ready) {
-            self.at_once(&request, |session| session.reply_error(&request, code, why, SessionState::Lost));
+            self.at_once(&request, |session| session.reply_error(&request, code, why, state));
         }
-        self.refuse_turns(code, why);
+        self.refuse_turns_in(code, why, state);
     }
 
     /// Refuses what waits its turn.
     pub(crate) fn refuse_turns(&mut self, code: ErrorCode, why: &str) {
+        self.refuse_turns_in(code, why, SessionState::Lost);
+    }
+
+    /// Refuses what waits its turn; what became of the variables.
+    pub(crate) fn refuse_turns_in(&mut self, code: ErrorCode, why: &str, state: SessionState) {
         for queued in self.queue.take_all(|_| true) {
             self.queue_bytes -= queued.request.bytes();
-            self.refuse(queued, code, why);
+            self.refuse_in(queued, code, why, state);
         }
     }
 
     /// A request will not run, because the session is over.
     pub(crate) fn refuse(&mut self, queued: Queued, code: ErrorCode, why: &str) {
-        let lost = SessionState::Lost;
-        let error = ErrorText::coded(code, why);
-        let mut reply = ErrorReply::coded(&error, code, lost);
+        self.refuse_in(queued, code, why, SessionState::Lost);
+    }
+
+    /// A request will not run; what became of the variables.
+    pub(crate) fn refuse_in(&mut self, queued: Queued, code: ErrorCode, why: &str, state: SessionState) {
+        let error = ErrorText::coded_in(code, why, state);
+        let mut reply = ErrorReply::coded(&error, code, state);
         reply.execution_count = matches!(queued.work, Work::Execute(_)).then_some(self.count);
         let content = Json::of(&reply).unwrap_or_default();
-        self.cancel(queued, State::RejectedCanceled, content, lost);
+        self.cancel(queued, State::RejectedCanceled, content, state);
     }
 
     /// After an error: the executions that this client has queued are not run.

@@ -4,7 +4,7 @@ use cob_protocol::event::EventNumber;
 use cob_protocol::ids::PromiseId;
 use cob_protocol::json::Json;
 use cob_protocol::promise::{Durability, Promise, SessionState, State, Tally};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 #[derive(Serialize)]
 struct Metadata<T> {
@@ -21,6 +21,9 @@ struct Settled {
     durability: Durability,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_state: Option<SessionState>,
+    /// Where the variables came from, as the reply itself says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<Json>,
     /// Head of the audit trail with the settlement.
     #[serde(skip_serializing_if = "Option::is_none")]
     audit: Option<String>,
@@ -46,8 +49,23 @@ pub(crate) fn metadata(promise: &Promise) -> Json {
         output: promise.tally,
         durability: promise.durability,
         session_state: promise.session_state,
+        restored: promise.value.as_ref().and_then(restored),
         audit: promise.audit.map(hex::encode),
     })
+}
+
+/// What a reply says of the way back that was before it.
+fn restored(reply: &Json) -> Option<Json> {
+    #[derive(Deserialize)]
+    struct Reply {
+        #[serde(default)]
+        restored: Option<Json>,
+    }
+    // Hardly any reply says that, and some are large.
+    if !reply.as_str().contains("\"restored\"") {
+        return None;
+    }
+    reply.read::<Reply>().ok()?.restored
 }
 
 /// Of the broadcast that says that an execution begins: it is recorded, so safely.

@@ -1,11 +1,16 @@
 //! A request on its way into a session, and the address its reply goes to.
 
+mod checkpoints;
+
+use std::path::PathBuf;
+
 use bytes::Bytes;
+use cob_protocol::checkpoint::{CheckpointView, Policy, Restoration};
 use cob_protocol::content::ExecuteOptions;
 use cob_protocol::content::agent::{CloseMode, Tool, ToolFailure};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::event::EventNumber;
-use cob_protocol::ids::PromiseId;
+use cob_protocol::ids::{CheckpointId, PromiseId};
 use cob_protocol::json::Json;
 use cob_protocol::limits::SESSION_OPEN_MAX;
 use cob_protocol::message::{Channel, Header, Incoming};
@@ -15,6 +20,8 @@ use cob_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+
+pub use checkpoints::{GoBack, Seed, Take, Target};
 
 /// One who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -221,6 +228,23 @@ pub enum Command {
     Look(oneshot::Sender<Snapshot>),
     /// Names, types and sizes of its variables: a JSON array. Refused as busy while code runs.
     Namespace(Asked<Json>),
+    /// Keep the session as it is, at the next moment at which no code runs; answered when it is recorded.
+    Checkpoint(Take, Asked<CheckpointView>),
+    /// Which checkpoints are there?
+    Checkpoints(Asked<Vec<CheckpointView>>),
+    /// Go back; answered when the session is there.
+    Restore(GoBack, Asked<Restoration>),
+    /// This checkpoint is not needed any more.
+    DropCheckpoint(CheckpointId, Asked<()>),
+    /// What another session needs to begin at this checkpoint in memory, or at the next moment at which no code runs;
+    /// the flag forces it.
+    Branch(Option<CheckpointId>, bool, Asked<Seed>),
+    /// Everything into the store, and no worker until there is something to do; the flag forces it.
+    Hibernate(bool, Asked<CheckpointView>),
+    /// Take in a bundle from a file, with the key of the store that made it.
+    Import(PathBuf, Option<String>, Asked<CheckpointView>),
+    /// Memory is short: give up automatic checkpoints; answered with the bytes that only they held.
+    Shed(Asked<u64>),
     /// A client offers functions to the code.
     RegisterTools(Address, Vec<Tool>, Asked<()>),
     /// It does not any more: these, or all.
@@ -340,6 +364,21 @@ pub struct Snapshot {
     pub tools: Vec<Tool>,
     /// Durable channels, by name.
     pub channels: Vec<String>,
+    /// What it does about checkpoints.
+    pub checkpoint_policy: Policy,
+    /// How many it has in memory, and the bytes that only they hold, as last measured.
+    pub checkpoints: usize,
+    /// See above.
+    pub checkpoint_bytes: u64,
+    /// Why the last automatic one was not taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_skipped: Option<String>,
+    /// What its variables came from, if it was restored since it last ran code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restoration>,
+    /// The checkpoint that its next worker will begin at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wakes_at: Option<CheckpointId>,
 }
 
 /// An execution that waits.

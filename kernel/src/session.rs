@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cob_bridge::{Bridge, Entry, History, Write};
 use cob_pool::{LeaseError, Origin, Program, Progress, Worker, WorkerEvent, Workers};
+use cob_protocol::checkpoint::{Policy, Restoration};
 use cob_protocol::content::{ConnectReply, ExecutionState};
 use cob_protocol::crash_point;
 use cob_protocol::frame::RequestNumber;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use crate::arrivals::Arrivals;
 use crate::calls::{CallEnd, Question};
 use crate::channels::Channels;
+use crate::checkpoints::{Checkpoints, Held, Merging, NotStarted, Started, Successor};
 use crate::contexts::Contexts;
 use crate::disk::{Measuring, measurement};
 use crate::dispatch::{Joined, Queued};
@@ -35,9 +37,9 @@ use crate::outlet::Outlet;
 use crate::queue::Queue;
 use crate::records::Records;
 use crate::recovery::Past;
-use crate::request::{Asked, ClientRequest, Inputs};
+use crate::request::{Asked, ClientRequest, Inputs, Seed};
 use crate::standing::Activity;
-use crate::survival::{Kept, Started, Survival};
+use crate::survival::{Kept, Survival};
 use crate::tools::Tools;
 use crate::waits::Wait;
 
@@ -75,6 +77,10 @@ pub struct Config {
     pub survival: Option<Survival>,
     /// What was recorded of it before this process began.
     pub past: Option<Past>,
+    /// What it does about checkpoints.
+    pub checkpoints: Policy,
+    /// Where it begins, if it is a branch of another session.
+    pub seed: Option<Seed>,
     /// What was typed in it and in sessions before it, oldest first.
     pub history: Vec<(SessionId, Entry)>,
 }
@@ -159,10 +165,15 @@ pub struct Session {
     pub(crate) activity: Activity,
     pub(crate) tools: Tools,
     pub(crate) channels: Channels,
+    pub(crate) checkpoints: Checkpoints,
+    /// What was lost with a worker, until it is known what became of the variables.
+    pub(crate) held: Option<Box<Held>>,
+    /// What takes the place of the worker when that is gone.
+    pub(crate) successor: Option<Box<Successor>>,
 }
 
 pub(crate) enum WorkerState {
-    Starting(JoinHandle<Result<Started, LeaseError>>),
+    Starting(JoinHandle<Result<Started, NotStarted>>),
     Live(Box<Worker>),
     None,
 }
@@ -175,6 +186,8 @@ pub(crate) enum Current {
     Ask { request: Box<ClientRequest>, number: RequestNumber },
     /// A look at the namespace.
     Look { number: RequestNumber, asked: Asked<Json> },
+    /// A bundle that it takes in.
+    Load(Box<Merging>),
 }
 
 pub(crate) struct Running {
@@ -202,6 +215,8 @@ pub(crate) struct Running {
     pub(crate) wait: Option<Wait>,
     /// The time it may still take, if that is limited.
     pub(crate) time: Option<TimeLeft>,
+    /// Where its variables came from, if nobody was told before; or, if its worker was lost, where they are from now.
+    pub(crate) restored: Option<Box<Restoration>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -231,12 +246,16 @@ impl Session {
     pub fn new(mut config: Config, bridge: Bridge, outlet: Outlet, inputs: Inputs) -> Self {
         let ladder = Ladder::new(config.interrupt_grace);
         let session = config.id;
+        let count = config.seed.as_ref().map_or(0, |seed| seed.count);
         let mut history = History::of(session);
         for (session, entry) in std::mem::take(&mut config.history) {
             history.remember(session, entry);
         }
         Self {
             config,
+            checkpoints: Checkpoints::new(session),
+            held: None,
+            successor: None,
             activity: Activity::new(bridge.now()),
             tools: Tools::default(),
             channels: Channels::default(),
@@ -264,7 +283,7 @@ impl Session {
             measuring: None,
             is_lagging: false,
             contexts: Contexts::default(),
-            count: 0,
+            count,
             history,
             comms: BTreeMap::new(),
             waiting_for_ready: Vec::new(),
@@ -343,6 +362,9 @@ impl Session {
             () = self.records.due(), if !is_held => {}
             created = self.arrivals.next() => self.arrived(created),
             happened = self.channels.happened() => self.channel_happened(happened),
+            Some(heard) = self.checkpoints.tasks.join_next(), if !self.checkpoints.tasks.is_empty() => {
+                self.heard_of_checkpoint(heard);
+            }
             due = due(&self.bridge, self.config.is_hosted, &mut self.due), if has_room && !self.is_ending() => {
                 self.overdue(due).await;
             }
@@ -403,6 +425,9 @@ impl Session {
         if !self.is_free() {
             return false;
         }
+        if self.serve_wishes() {
+            return true;
+        }
         let Some(queued) = self.queue.pop() else { return false };
         self.queue_bytes -= queued.request.bytes();
         self.begin(queued);
@@ -411,9 +436,12 @@ impl Session {
 
     /// Starts a worker when there is none and something needs one.
     fn wake(&mut self) {
-        let is_needed =
-            !self.queue.is_empty() || !self.waiting_for_ready.is_empty() || !self.restarting.is_empty();
-        if is_needed && !self.is_stopping() && matches!(self.worker, WorkerState::None) {
+        let is_needed = !self.queue.is_empty()
+            || !self.waiting_for_ready.is_empty()
+            || !self.restarting.is_empty()
+            || self.checkpoints.has_wishes();
+        let may_start = !self.is_stopping() && !self.checkpoints.is_moving();
+        if is_needed && may_start && matches!(self.worker, WorkerState::None) {
             self.start_worker();
         }
     }
@@ -439,6 +467,7 @@ impl Session {
             && !self.is_ending()
             && !self.is_stopping()
             && !self.is_killed
+            && !self.checkpoints.is_moving()
             && matches!(self.worker, WorkerState::Live(_))
     }
 }

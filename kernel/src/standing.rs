@@ -5,7 +5,7 @@ use cob_protocol::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::request::Phase;
-use crate::server::SessionStatus;
+use crate::server::{Holding, SessionStatus};
 use crate::session::{Current, End, Session, WorkerState};
 
 /// Since when nothing has run or waited.
@@ -53,6 +53,8 @@ impl Session {
             || !self.queue.is_empty()
             || !self.arrivals.is_empty()
             || !self.restarting.is_empty()
+            || self.held.is_some()
+            || self.checkpoints.is_at_work()
     }
 
     /// The question that its code waits for.
@@ -64,7 +66,8 @@ impl Session {
     }
 
     pub(crate) fn standing(&self) -> SessionStatus {
-        let running = match &self.current {
+        let held = self.held.as_ref().map(|held| &held.current);
+        let running = match self.current.as_ref().or(held) {
             Some(Current::Run(running)) => Some(running.promise),
             _ => None,
         };
@@ -84,6 +87,7 @@ impl Session {
             WorkerState::Starting(_) if self.ready.is_none() => Phase::Starting,
             WorkerState::Starting(_) => Phase::Restarting,
             WorkerState::None if !self.is_at_work() => Phase::Dormant,
+            WorkerState::None if self.held.is_some() => Phase::Restarting,
             WorkerState::None => Phase::Starting,
             WorkerState::Live(_) if self.asking().is_some() => Phase::Asking,
             WorkerState::Live(_) if self.is_at_work() => Phase::Busy,
@@ -98,11 +102,18 @@ impl Session {
             || self.is_concluding
             || self.finishing.is_some()
             || self.measuring.is_some()
+            || self.held.is_some()
+            || self.checkpoints.is_at_work()
             || !self.queue.is_empty()
             || !self.arrivals.is_empty();
         self.activity.follow(is_at_work, || bridge.now());
         if self.outlet.is_server() {
             self.outlet.set_status(self.standing());
+            self.outlet.holds(Holding {
+                checkpoints: self.checkpoints.in_memory().count(),
+                bytes: self.checkpoints.bytes(),
+                wakes_at: self.wakes_at(),
+            });
         }
     }
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use cob_bridge::{Custody, Write};
 use cob_pool::{
-    Custodian, CustodyError, Deposit, LeaseError, Leased, Origin, Program, Progress, Request, Taken, Worker,
-    take_over,
+    Custodian, CustodyError, Deposit, Leased, Origin, Program, Progress, Request, Taken, Worker, take_over,
 };
 use cob_protocol::handshake::{Hello, Ready, VERSIONS};
 use cob_protocol::json::Json;
@@ -17,6 +16,7 @@ use cob_protocol::resources::Limits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::checkpoints::{Asking, Route, Step, start};
 use crate::records::Effect;
 use crate::session::{Session, WorkerState};
 
@@ -43,12 +43,6 @@ pub(crate) struct Kept {
     deposit: Deposit,
 }
 
-/// A worker for the session, and who keeps it.
-pub(crate) struct Started {
-    pub(crate) leased: Leased,
-    pub(crate) kept: Option<Kept>,
-}
-
 /// What the next server is told of a worker: how it introduced itself, and what it may use.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Note {
@@ -67,6 +61,11 @@ impl Kept {
     /// It can be found under another secret: the old one is of no more use to anybody.
     pub(crate) fn forget(&self, secret: &str) {
         self.custodian.release(secret);
+    }
+
+    /// Nobody is to keep it.
+    pub(crate) fn release(&self) {
+        self.custodian.release(&self.deposit.secret);
     }
 
     fn custody(&self) -> Custody {
@@ -147,8 +146,8 @@ impl Survival {
 }
 
 impl Session {
-    /// Asks for a worker.
-    pub(crate) fn start_worker(&mut self) {
+    /// What a worker of this session is asked for with.
+    pub(crate) fn asking_for_worker(&mut self) -> Asking {
         let survival = self.config.survival.clone();
         let hello = Hello {
             versions: VERSIONS,
@@ -161,16 +160,38 @@ impl Session {
         };
         let request =
             Request { program: self.config.program.clone(), hello, limits: self.config.limits.clone() };
-        let workers = self.config.workers.clone();
+        self.next_question += 1;
+        Asking {
+            request,
+            workers: self.config.workers.clone(),
+            survival,
+            bridge: self.bridge.clone(),
+            question: self.next_question,
+        }
+    }
+
+    /// Asks for a worker that begins where the session is to begin: at what it comes of, where it fell asleep, or empty.
+    pub(crate) fn start_worker(&mut self) {
+        let route = match (self.config.seed.take(), self.wakes_at()) {
+            (Some(seed), _) => {
+                let steps = vec![Step::Memory(seed.checkpoint, seed.frozen)];
+                Route { steps, is_fresh_enough: false, is_branch: true }
+            }
+            (None, Some(id)) => {
+                // A front end that starts its own kernel has no other way to get one.
+                let is_fresh_enough = !self.config.is_hosted;
+                Route { steps: vec![Step::Durable(id, false)], is_fresh_enough, is_branch: false }
+            }
+            (None, None) => Route::default(),
+        };
+        self.start_worker_along(route);
+    }
+
+    /// Asks for a worker.
+    pub(crate) fn start_worker_along(&mut self, route: Route) {
+        let asking = self.asking_for_worker();
         self.generation += 1;
-        self.worker = WorkerState::Starting(tokio::spawn(async move {
-            let leased = workers.lease(&request).await?;
-            let kept = match survival {
-                None => None,
-                Some(survival) => kept(&survival, &leased).await,
-            };
-            Ok::<_, LeaseError>(Started { leased, kept })
-        }));
+        self.worker = WorkerState::Starting(tokio::spawn(start(asking, route)));
     }
 
     /// Writes down who keeps the present worker.
@@ -205,8 +226,8 @@ impl Session {
 
     /// The worker has ended: nothing is to be kept.
     pub(crate) fn release_kept(&mut self) {
-        let Some(Kept { custodian, deposit }) = self.kept.take() else { return };
-        custodian.release(&deposit.secret);
+        let Some(kept) = self.kept.take() else { return };
+        kept.release();
         let session = self.config.id;
         self.records.write(self.config.durability, Write::Custody { session, custody: None });
     }
@@ -249,7 +270,8 @@ impl Session {
     }
 }
 
-async fn kept(survival: &Survival, leased: &Leased) -> Option<Kept> {
+/// Gives a worker to the custodian, if there can be one.
+pub(crate) async fn kept(survival: &Survival, leased: &Leased) -> Option<Kept> {
     let Leased { worker, ready, origin, limits, enforced } = leased;
     let note = Note {
         ready: ready.clone(),

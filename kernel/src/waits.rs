@@ -6,6 +6,7 @@ use std::time::Duration;
 use cob_bridge::{BridgeError, Recorded};
 use cob_protocol::event::{Event, EventNumber};
 use cob_protocol::frame::{Call, Outcome, RequestNumber};
+use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
 use cob_protocol::limits::{CHANNEL_ITEM_BYTES_MAX, READ_BYTES_MAX, READ_EVENTS_MAX};
 use serde::Deserialize;
@@ -122,10 +123,11 @@ impl Session {
     pub(crate) fn serve_wait(&mut self) {
         let Some(wait) = self.take_wait() else { return };
         let Wait { request, channel, what } = wait;
+        let session = self.config.id;
         let (what, outcome) = match self.channels.open(&channel) {
             None => (what, None),
             Some(both) => match what {
-                What::Open => (What::Open, Some(opened(both))),
+                What::Open => (What::Open, Some(opened(session, both))),
                 What::Close => {
                     self.close_lane(&channel, Way::Out);
                     (What::Close, Some(Outcome::Value(Json::object())))
@@ -223,8 +225,9 @@ impl Session {
     }
 }
 
-fn opened(Both { out, into }: &Both) -> Outcome {
-    Outcome::Value(Json::from(json!({ "next": out.next, "from": into.taken + 1 })))
+/// With the session, so that code in a copy of it can tell that the channels are other ones.
+fn opened(session: SessionId, Both { out, into }: &Both) -> Outcome {
+    Outcome::Value(Json::from(json!({ "session": session, "next": out.next, "from": into.taken + 1 })))
 }
 
 fn sent(lane: &Lane, number: EventNumber) -> Option<Outcome> {

@@ -29,8 +29,12 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+#[path = "hosted/checkpoints.rs"]
+mod checkpoints;
 #[path = "hosted/ends.rs"]
 mod ends;
+#[path = "hosted/pressure.rs"]
+mod pressure;
 
 const SESSION: SessionId = SessionId(1);
 
@@ -85,9 +89,13 @@ impl Hosted {
     }
 
     fn having(bridge: Bridge, past: Option<Past>, idle_timeout: Option<Duration>) -> Self {
+        Self::configured(bridge, past, |config| config.idle_timeout = idle_timeout)
+    }
+
+    fn configured(bridge: Bridge, past: Option<Past>, configure: impl FnOnce(&mut Config)) -> Self {
         let outlet = Arc::new(ServerOutlet::new(SESSION));
         let status = outlet.watch();
-        let config = Config {
+        let mut config = Config {
             id: SESSION,
             program: python(),
             options: Json::object(),
@@ -99,12 +107,15 @@ impl Hosted {
             ports: None,
             durability: Durability::Process,
             is_hosted: true,
-            idle_timeout,
+            idle_timeout: None,
             about: None,
             survival: None,
             past,
+            checkpoints: cob_protocol::checkpoint::Policy::default(),
+            seed: None,
             history: Vec::new(),
         };
+        configure(&mut config);
         if config.past.is_none() {
             // A server records a session before it begins; what is submitted later comes behind that.
             let open = Write::OpenSession { session: SESSION, about: Json::object() };
@@ -142,20 +153,7 @@ impl Hosted {
     async fn submit(&mut self, code: &str, options: Value) -> String {
         self.asked += 1;
         let key = format!("k{}", self.asked);
-        let mut options = options;
-        options["idempotency_key"] = key.clone().into();
-        let header = json!({ "msg_id": key, "msg_type": "execute_request", "session": "agent" });
-        let header_json = Json::from(header);
-        let content = json!({ "code": code, "allow_stdin": true, "stop_on_error": false });
-        let message = Incoming {
-            header: header_json.read().unwrap(),
-            header_json,
-            metadata: Json::from(json!({ "cob": options })),
-            content: Bytes::from(content.to_string()),
-            buffers: Vec::new(),
-        };
-        let address = agent();
-        let request = ClientRequest::of(address, "local".to_owned(), Channel::Shell, message);
+        let request = asked_for(&key, code, options);
         self.senders.shell.send(request).await.unwrap();
         key
     }
@@ -202,6 +200,22 @@ impl Hosted {
         self.ask(|asked| Command::Close(mode, asked)).await.unwrap();
         assert!(matches!(self.life.await.unwrap(), End::Shutdown));
     }
+}
+
+/// A request to run code.
+fn asked_for(key: &str, code: &str, mut options: Value) -> ClientRequest {
+    options["idempotency_key"] = key.into();
+    let header = json!({ "msg_id": key, "msg_type": "execute_request", "session": "agent" });
+    let header_json = Json::from(header);
+    let content = json!({ "code": code, "allow_stdin": true, "stop_on_error": false });
+    let message = Incoming {
+        header: header_json.read().unwrap(),
+        header_json,
+        metadata: Json::from(json!({ "cob": options })),
+        content: Bytes::from(content.to_string()),
+        buffers: Vec::new(),
+    };
+    ClientRequest::of(agent(), "local".to_owned(), Channel::Shell, message)
 }
 
 fn agent() -> Address {

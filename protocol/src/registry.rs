@@ -184,6 +184,14 @@ agent_requests! {
     Interrupt(agent::OfSession) "interrupt" => "interrupt_reply" Control, "Stop the running code.";
     Cancel(agent::Cancel) "cancel" => "cancel_reply" Control, "An execution is not wanted any more.";
     Restart(agent::OfSession) "restart" => "restart_reply" Control, "Begin again with a fresh namespace.";
+    Checkpoint(agent::TakeCheckpoint) "checkpoint" => "checkpoint_reply" Data, "Keep the session as it is at the next moment without running code.";
+    CheckpointList(agent::OfSession) "checkpoint_list" => "checkpoint_list_reply" Control, "Which checkpoints has it?";
+    CheckpointDelete(agent::CheckpointDelete) "checkpoint_delete" => "checkpoint_delete_reply" Data, "It is not needed any more.";
+    CheckpointExport(agent::CheckpointExport) "checkpoint_export" => "checkpoint_export_reply" Data, "Write a durable one into a file.";
+    CheckpointImport(agent::CheckpointImport) "checkpoint_import" => "checkpoint_import_reply" Data, "Take one in from a file.";
+    Restore(agent::RestoreRequest) "restore" => "restore_reply" Control, "Go back to a checkpoint, or to before the last executions.";
+    Fork(agent::ForkRequest) "fork" => "fork_reply" Data, "Open sessions that begin where this one stands.";
+    Hibernate(agent::Hibernate) "hibernate" => "hibernate_reply" Data, "Put the session into the store, and give up its worker.";
     ToolRegister(agent::ToolRegister) "tool_register" => "tool_register_reply" Data, "Offer functions to the code of a session.";
     ToolUnregister(agent::ToolUnregister) "tool_unregister" => "tool_unregister_reply" Data, "Do not offer them any more.";
     ChannelOpen(agent::ChannelOpen) "channel_open" => "channel_open_reply" Data, "Read what code sends into a channel.";
@@ -198,6 +206,11 @@ const AGENT_NOTICES: &[AgentRow] = &[
     notice("gap", Lane::Data, "Events that the journal has forgotten."),
     notice("execution_began", Lane::Data, "To subscribers of a session: an execution and its code."),
     notice("execution_ended", Lane::Data, "To subscribers of a session: its promise is settled."),
+    notice(
+        "session_restored",
+        Lane::Data,
+        "To subscribers of a session: its variables are those of a checkpoint now.",
+    ),
     notice("session_status", Lane::Data, "To subscribers of a session: its state."),
     notice("subscription_end", Lane::Data, "Nothing more comes, and why."),
     notice("call", Lane::Data, "Code asks this client: answer by the promise."),

@@ -11,6 +11,7 @@ use cob_kernel::request::Command;
 use cob_kernel::server::{REASON_RESTARTED, REASON_SHUTDOWN};
 use cob_pool::FolderWatch;
 use cob_protocol::ids::SessionId;
+use cob_protocol::json::Json;
 use cob_protocol::limits::{REATTACH_MS, REATTACH_MS_MAX};
 use cob_protocol::time::SystemClock;
 use serde::Deserialize;
@@ -80,6 +81,16 @@ struct Attachment {
     /// Names the session that is this front end's own.
     key: String,
     environment: Value,
+    checkpoints: Option<Value>,
+}
+
+/// What a session is opened with that is the front end's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct New<'a> {
+    /// Its interpreter.
+    pub(crate) python: Option<&'a Path>,
+    /// What it does about checkpoints.
+    pub(crate) checkpoints: Option<&'a Json>,
 }
 
 /// How an attachment came to its end.
@@ -104,11 +115,11 @@ struct Detached {
     reason: String,
 }
 
-/// Serves the front end of `file` until it shuts down, or the session ends. `python` is the interpreter of a new session.
+/// Serves the front end of `file` until it shuts down, or the session ends.
 pub(crate) async fn run(
     path: &Path,
     wanted: Wanted,
-    python: Option<&Path>,
+    new: New<'_>,
     mut commands: mpsc::Receiver<Command>,
 ) -> Result<(), Failure> {
     // What is wrong with it is said here, where the front end looks.
@@ -118,7 +129,7 @@ pub(crate) async fn run(
     let client = uuid::Uuid::new_v4().to_string();
     let connection = open(&client).await.map_err(failure)?;
     let mut environment = json!({});
-    if let Some(python) = python {
+    if let Some(python) = new.python {
         environment["python"] = json!(super::absolute(python)?);
     }
     // Beside numbers that JSON keeps exactly.
@@ -128,7 +139,9 @@ pub(crate) async fn run(
         Wanted::Open(session) => session,
         Wanted::New => SessionId(0),
     };
-    let mut attachment = Attachment { connection, client, wanted, session, number, file, key, environment };
+    let checkpoints = new.checkpoints.map(Json::read).transpose().map_err(Failure::usage)?;
+    let mut attachment =
+        Attachment { connection, client, wanted, session, number, file, key, environment, checkpoints };
     attachment.attach().await.map_err(failure)?;
     loop {
         match attachment.serve(&mut commands).await {
@@ -179,7 +192,11 @@ impl Attachment {
     }
 
     async fn open_own(&mut self, key: &str) -> Result<(), AgentError> {
-        let asked = json!({ "idempotency_key": key, "environment": self.environment, "name": "notebook" });
+        let mut asked =
+            json!({ "idempotency_key": key, "environment": self.environment, "name": "notebook" });
+        if let Some(checkpoints) = &self.checkpoints {
+            asked["checkpoints"] = checkpoints.clone();
+        }
         let opened: Opened = self.connection.request("session_open", asked).await?.read()?;
         self.session = opened.session_id;
         Ok(())

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::prompt::{Entry, Prompt, Typed};
+use super::checkpoint::told::came_back;
 use super::exec::{Output, answer, explain};
 use super::figures::{inert, text};
 use super::remote::{self, Server, ask, fresh_name};
@@ -205,6 +206,10 @@ impl Attached {
             "event" => self.event(EventNotice::of(message).map_err(remote::failure)?)?,
             "execution_began" => self.began(&content),
             "execution_ended" => self.ended(&content["promise"]),
+            "session_restored" if content["subscription"] == self.subscription.as_str() => {
+                self.prompt.give_way();
+                self.output.note(&format!("[{}: {}]", self.session, came_back(&content["restored"])));
+            }
             "gap" => self.output.note("[some events are no longer kept]"),
             "subscription_end" if content["subscription"] == self.subscription.as_str() => {
                 self.output.note(&format!("[{}: {}]", self.session, inert(&text(&content["reason"]))));

@@ -162,6 +162,8 @@ fn worker(interpreter: &Interpreter) -> Result<Check, Failure> {
         about: None,
         survival: None,
         past: None,
+        checkpoints: cob_protocol::checkpoint::Policy::default(),
+        seed: None,
         history: Vec::new(),
     };
     let started = std::time::Instant::now();

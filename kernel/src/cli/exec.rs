@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use self::follow::{Ending, Follow};
 pub(crate) use self::follow::{Output, answer, explain};
 use super::limits::seconds;
+use super::policy::Checkpoints;
 use super::remote::{self, Server, ask, fresh_name};
 use super::{Failure, absolute, block_on};
 
@@ -77,6 +78,8 @@ struct Opening {
     /// The working directory of the new session [default: one of its own]
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoints: Checkpoints,
 }
 
 impl Opening {
@@ -86,6 +89,7 @@ impl Opening {
             && self.limits.is_none()
             && self.python.is_none()
             && self.cwd.is_none()
+            && self.checkpoints.asked().is_none()
     }
 
     fn request(&self, key: Option<&str>) -> Result<Value, Failure> {
@@ -102,6 +106,9 @@ impl Opening {
             if let Some(text) = text {
                 request[what] = json!(text);
             }
+        }
+        if let Some(checkpoints) = self.checkpoints.asked() {
+            request["checkpoints"] = json!(checkpoints);
         }
         Ok(request)
     }
@@ -142,7 +149,7 @@ impl Plan {
             [first, ..] => return Err(Failure::Usage(format!("`{first}` is no session; one looks like s1"))),
         };
         if session.is_some() && !options.opening.is_empty() {
-            let what = "--keep, --name, --limits, --python and --cwd are for new sessions";
+            let what = "--keep, --name, --limits, --python, --cwd and --checkpoints are for new sessions";
             return Err(Failure::Usage(format!("{what}; {} exists", rest_name(session))));
         }
         let source = match (&options.code, file.map(String::as_str)) {

@@ -66,6 +66,12 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{figure:.1} TiB")
 }
 
+/// `1 variable`, `2 variables`
+pub(crate) fn counted(count: impl TryInto<u64>, what: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A time span in its two largest units.
 pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -5,7 +5,10 @@ use clap::Command;
 /// What stands under which heading. Every command that is not hidden is in one of them.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Notebooks and scripts", &["run", "install", "kernel"]),
-    ("Sessions of a server", &["exec", "attach", "sessions", "interrupt", "cancel", "restart", "kill"]),
+    (
+        "Sessions of a server",
+        &["exec", "attach", "sessions", "checkpoint", "interrupt", "cancel", "restart", "kill"],
+    ),
     ("Servers", &["serve", "config", "top", "info", "metrics", "keys"]),
     ("Records and help", &["logs", "promises", "audit", "doctor", "completions", "help"]),
 ];

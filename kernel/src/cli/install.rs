@@ -6,6 +6,7 @@ use clap::Args;
 use cob_clients::notebook::kernelspec::{self, KernelSpec, SpecError};
 use cob_protocol::message::PROTOCOL_VERSION;
 
+use super::policy::Checkpoints;
 use super::python::{self, Interpreter};
 use super::{Failure, absolute, attach};
 
@@ -23,6 +24,8 @@ pub(crate) struct Options {
     /// Notebooks share this session of the server; `new`: each has one of its own there
     #[arg(long, value_name = "ID", value_parser = attach::wanted)]
     session: Option<attach::Wanted>,
+    #[command(flatten)]
+    checkpoints: Checkpoints,
     #[command(flatten)]
     place: Place,
     /// List the kernelspecs that run cob
@@ -111,6 +114,10 @@ fn spec(options: &Options, interpreter: &Interpreter) -> Result<KernelSpec, Fail
     if let Some(session) = &session {
         argv.extend(["--session".to_owned(), session.clone()]);
     }
+    if let Some(attach::Wanted::Open(session)) = &options.session {
+        options.checkpoints.refuse_for(session)?;
+    }
+    argv.extend(options.checkpoints.arguments());
     // One that is open has its interpreter.
     if !matches!(options.session, Some(attach::Wanted::Open(_))) {
         argv.extend(["--python".to_owned(), executable]);

@@ -15,8 +15,9 @@ use cob_protocol::time::SystemClock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::policy::Checkpoints;
 use super::surroundings::{Flags, Surroundings};
-use super::{Failure, attach, block_on, durable, python, runtime, state};
+use super::{Failure, adopt_orphans, attach, block_on, durable, python, runtime, state};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     surroundings: Flags,
     #[command(flatten)]
     durable: durable::Records,
+    #[command(flatten)]
+    checkpoints: Checkpoints,
 }
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
@@ -47,6 +50,7 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     let config = Config {
         workers: options.durable.workers(config.workers),
         survival: options.durable.survival(&runtime::folder())?,
+        checkpoints: options.checkpoints.policy(),
         ..config
     };
     let ended = block_on(run(file, config, &options))?;
@@ -59,13 +63,18 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
 
 /// Shares a session of the server.
 async fn share(wanted: attach::Wanted, options: &Options) -> Result<(), Failure> {
+    if let attach::Wanted::Open(session) = &wanted {
+        options.checkpoints.refuse_for(session)?;
+    }
     let (sender, commands) = mpsc::channel(4);
     tokio::spawn(watch_signals(sender.clone()));
     tokio::spawn(watch_parent(sender));
-    attach::run(&options.connection_file, wanted, options.python.as_deref(), commands).await
+    let new = attach::New { python: options.python.as_deref(), checkpoints: options.checkpoints.asked() };
+    attach::run(&options.connection_file, wanted, new, commands).await
 }
 
 async fn run(file: ConnectionFile, config: Config, options: &Options) -> Result<End, Failure> {
+    adopt_orphans();
     let clock = Arc::new(SystemClock);
     // Before anybody can reach us: a kernel whose records cannot be opened does not begin.
     let opened = options.durable.open(&options.connection_file, clock.clone()).await?;

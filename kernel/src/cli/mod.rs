@@ -4,6 +4,7 @@
 
 mod attach;
 mod audit;
+mod checkpoint;
 mod completions;
 mod config;
 mod console;
@@ -23,6 +24,7 @@ mod languages;
 mod limits;
 mod logs;
 mod notebook_file;
+mod policy;
 mod printer;
 mod progress;
 mod promises;
@@ -72,6 +74,8 @@ enum Command {
     Interrupt(control::Interrupt),
     /// Take an execution back: out of the queue, or by an interrupt
     Cancel(control::Cancel),
+    /// Keep sessions as they are, go back to that, and fork sessions off
+    Checkpoint(Box<checkpoint::Options>),
     /// Give a session a fresh namespace
     Restart(control::Restart),
     /// End a session
@@ -161,6 +165,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Attach(options) => console::main(options),
         Command::Interrupt(options) => control::interrupt(options),
         Command::Cancel(options) => control::cancel(options),
+        Command::Checkpoint(options) => checkpoint::main(*options),
         Command::Restart(options) => control::restart(options),
         Command::Kill(options) => control::kill(options),
         Command::Top(options) => top::main(options),
@@ -198,6 +203,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     // A thread that still reads the terminal must not hold up the end of the process.
     runtime.shutdown_background();
     Ok(value)
+}
+
+/// What sessions leave behind in this process is its own to take note of.
+fn adopt_orphans() {
+    if let Err(error) = cob_pool::adopt_orphans() {
+        tracing::debug!(%error, "what loses its parent is given to somebody else");
+    }
 }
 
 /// Makes a path independent of the working directory, without following links: a virtual environment is known by

@@ -48,10 +48,9 @@ impl Interpreter {
     /// Asks the interpreter at `path`.
     pub(crate) fn ask(path: &Path) -> Result<Self, Failure> {
         let name = path.display();
-        let output = Command::new(path)
-            .args(["-c", QUESTION])
-            .env_remove("PYTHONSTARTUP")
-            .output()
+        let mut command = Command::new(path);
+        command.args(["-c", QUESTION]).env_remove("PYTHONSTARTUP");
+        let output = cob_pool::output_of(&mut command)
             .map_err(|error| Failure::Usage(format!("cannot run the interpreter `{name}`: {error}")))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::notebook_file::Notebook;
 use super::surroundings::{Flags, Surroundings};
 use super::terminal::{self, Terminal};
-use super::{Failure, absolute, block_on, python};
+use super::{Failure, absolute, adopt_orphans, block_on, python};
 
 /// Exit code of a program that was interrupted, by the shells' convention.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -188,6 +188,7 @@ pub(crate) fn exit_code(reply: &Value) -> u8 {
 
 /// Runs everything; returns the exit code.
 async fn run(config: Config, options: &Options, work: Work) -> Result<u8, Failure> {
+    adopt_orphans();
     let client = LocalClient::start(config);
     let (sender, interrupted) = tokio::sync::watch::channel(false);
     tokio::spawn(watch_interrupts(client.commands(), sender));

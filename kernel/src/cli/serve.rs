@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use cob_kernel::server::{Defaults, Settings};
 use cob_pool::{Listener, Pool, PoolConfig, Program, Warmth};
-use cob_protocol::limits::FLUSH_MS_MAX;
+use cob_protocol::checkpoint::{Mode, Policy};
+use cob_protocol::limits::{CHECKPOINTS_MAX, FLUSH_MS_MAX};
 use cob_protocol::resources::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use super::languages::{self, Installed};
 use super::limits::seconds;
 use super::serving::{self, Stops};
-use super::{Failure, block_on, python, runtime};
+use super::{Failure, adopt_orphans, block_on, python, runtime};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -69,9 +70,49 @@ struct Sessions {
     /// Seconds after which code that does not react to an interrupt is killed, and its variables with it; 0: never
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     session_interrupt_grace: Duration,
+    /// When checkpoints of them are taken, to go back to, to fork sessions off and to recover from: `auto`, between any
+    /// two executions; `manual`, when somebody asks; `off`, never
+    #[arg(long, value_name = "WHEN", default_value = "manual")]
+    checkpoints: When,
+    /// How many are kept of those that are taken between executions
+    #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = kept)]
+    checkpoint_keep: usize,
+    /// Memory that only the checkpoints of a session hold; beyond it those taken between executions go, oldest first, and
+    /// others are refused
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    checkpoint_budget: u64,
+    /// Seconds without an execution after which a session is put into the store and its worker ends, until the next
+    /// request wakes it, if everything of it can be saved; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    hibernate_after: Duration,
+    /// Seconds after which a session that ran code takes a durable checkpoint, which it recovers from when server and
+    /// worker are gone; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    durable_every: Duration,
     /// Their interpreter [default: the first of --python, else that of the active virtual environment, else `python3`]
     #[arg(long, value_name = "PATH")]
     session_python: Option<PathBuf>,
+}
+
+/// When checkpoints are taken.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum When {
+    /// Between any two executions
+    Auto,
+    /// When somebody asks
+    Manual,
+    /// Never
+    Off,
+}
+
+impl From<When> for Mode {
+    fn from(when: When) -> Self {
+        match when {
+            When::Auto => Self::Auto,
+            When::Manual => Self::Manual,
+            When::Off => Self::Off,
+        }
+    }
 }
 
 impl Options {
@@ -84,10 +125,19 @@ impl Options {
 impl Sessions {
     fn defaults(&self) -> Defaults {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let after = |duration| Some(ms(duration)).filter(|ms| *ms > 0);
         Defaults {
             limits: self.session_limits.clone(),
-            idle_timeout_ms: Some(ms(self.session_idle_timeout)).filter(|ms| *ms > 0),
+            idle_timeout_ms: after(self.session_idle_timeout),
             interrupt_grace_ms: Some(ms(self.session_interrupt_grace)),
+            checkpoints: Policy {
+                mode: self.checkpoints.into(),
+                keep: self.checkpoint_keep,
+                budget_bytes: self.checkpoint_budget,
+                hibernate_after_ms: after(self.hibernate_after),
+                durable_every_ms: after(self.durable_every),
+                ..Policy::default()
+            },
         }
     }
 }
@@ -122,6 +172,11 @@ fn module(name: &str) -> Result<String, String> {
 fn size(text: &str) -> Result<u64, String> {
     let limits = Limits::parse(&format!("memory={text}")).map_err(|error| error.to_string())?;
     limits.memory_bytes.ok_or_else(|| "a size, for example 2G".to_owned())
+}
+
+fn kept(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=CHECKPOINTS_MAX).contains(count));
+    count.ok_or_else(|| format!("a number from 1 to {CHECKPOINTS_MAX}"))
 }
 
 fn limits(text: &str) -> Result<Limits, String> {
@@ -173,6 +228,7 @@ fn plan(options: &Options) -> Result<Plan, Failure> {
 }
 
 async fn serve(options: Options, plan: Plan) -> Result<(), Failure> {
+    adopt_orphans();
     // From here on a request to end is carried out in order.
     let mut stopped = signals()?;
     let folder = runtime::folder();
@@ -244,4 +300,45 @@ fn is_hangup_ignored() -> bool {
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     // The lowest bit stands for signal 1.
     ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        sessions: Sessions,
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_those_of_the_policy() {
+        let policy = |arguments: &[&str]| {
+            let line = Line::try_parse_from(["x"].iter().chain(arguments));
+            line.map(|line| line.sessions.defaults().checkpoints).map_err(|error| error.to_string())
+        };
+        assert_eq!(policy(&[]), Ok(Policy::default()));
+        let other = policy(&[
+            "--checkpoints=auto",
+            "--checkpoint-keep=3",
+            "--checkpoint-budget=32M",
+            "--hibernate-after=1.5",
+            "--durable-every=60",
+        ]);
+        let expected = Policy {
+            mode: Mode::Auto,
+            keep: 3,
+            budget_bytes: 32 << 20,
+            recover: true,
+            hibernate_after_ms: Some(1500),
+            durable_every_ms: Some(60_000),
+        };
+        assert_eq!(other, Ok(expected));
+        for wrong in ["--checkpoint-keep=0", "--checkpoint-keep=65", "--checkpoints=never"] {
+            assert!(policy(&[wrong]).is_err(), "{wrong}");
+        }
+    }
 }

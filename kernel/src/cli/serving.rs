@@ -14,10 +14,10 @@ use cob_clients::agent::{
 use cob_clients::zmtp::Endpoint;
 use cob_kernel::request::Refusal;
 use cob_kernel::server::{Directory, Hub, HubConfig, Life, Sessions, Settings};
-use cob_pool::{Pool, Workers, exit_of};
+use cob_pool::{MemoryPressure, Pool, Workers, exit_of};
 use cob_protocol::content::agent::AGENT_PROTOCOL_VERSION;
 use cob_protocol::json::Json;
-use cob_protocol::limits::{FLUSH_MS_MAX, SERVER_BALLAST_BYTES};
+use cob_protocol::limits::{FLUSH_MS_MAX, RELIEF_REST_MS, SERVER_BALLAST_BYTES};
 use cob_protocol::promise::Durability;
 use cob_protocol::time::SystemClock;
 use tokio::sync::{Notify, watch};
@@ -55,6 +55,10 @@ pub(crate) struct Options {
     /// Seconds for which executions may go on when the server is told to end; then they are interrupted
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = limits::seconds)]
     drain: Duration,
+    /// Do nothing about it when the memory of this host runs short. Otherwise sessions with nothing to do give up their
+    /// automatic checkpoints then, and if that is not enough, those idle for longest are hibernated
+    #[arg(long)]
+    ignore_pressure: bool,
     /// Take over from the server that runs: it makes room, and code that runs goes on
     #[arg(long)]
     pub(crate) replace: bool,
@@ -69,6 +73,8 @@ pub(crate) struct Serving {
     file: ServerFile,
     path: PathBuf,
     drain: Duration,
+    /// Nothing is done when memory is short.
+    ignores_pressure: bool,
     /// Another server wants our place.
     leaving: Arc<Notify>,
 }
@@ -138,7 +144,8 @@ impl Options {
         if let Err(error) = file.write(&path) {
             abandon(&error.to_string());
         }
-        Ok(Serving { sessions, bridge, hub, sender, file, path, drain: self.drain, leaving })
+        let (drain, ignores_pressure) = (self.drain, self.ignore_pressure);
+        Ok(Serving { sessions, bridge, hub, sender, file, path, drain, ignores_pressure, leaving })
     }
 
     /// How sessions of the server are set up.
@@ -250,9 +257,14 @@ impl Serving {
 
     /// Serves agents, and beside that does `others`, until `stopped` tells it to end; a second time: at once.
     pub(crate) async fn run(self, others: impl Future<Output = ()>, stopped: &mut Stops) {
-        let Self { sessions, bridge, hub, sender, file, path, drain, leaving } = self;
+        let Self { sessions, bridge, hub, sender, file, path, drain, ignores_pressure, leaving } = self;
         let serving = async {
-            tokio::join!(hub.run(), sessions.watch_deadlines(), others);
+            let relief = async {
+                if !ignores_pressure {
+                    relieve(&sessions).await;
+                }
+            };
+            tokio::join!(hub.run(), sessions.watch_deadlines(), relief, others);
         };
         tokio::pin!(serving);
         let flush = Duration::from_millis(FLUSH_MS_MAX);
@@ -303,14 +315,26 @@ fn abandon(why: &str) -> ! {
     leave(1)
 }
 
+/// Makes room when memory is short, where that is said.
+async fn relieve(sessions: &Sessions) {
+    match MemoryPressure::open() {
+        Ok(pressure) => sessions.relieve(pressure, Duration::from_millis(RELIEF_REST_MS)).await,
+        Err(error) => tracing::debug!(%error, "this system does not say when memory is short"),
+    }
+}
+
 /// What the hub asks for.
 fn life(sessions: &Sessions, leaving: &Arc<Notify>) -> Life {
     let (opener, keeper, leaving) = (sessions.clone(), sessions.clone(), Arc::clone(leaving));
-    let (attacher, detacher) = (sessions.clone(), sessions.clone());
+    let (forker, attacher, detacher) = (sessions.clone(), sessions.clone(), sessions.clone());
     Life {
         open: Box::new(move |owner, open| {
             let sessions = opener.clone();
             Box::pin(async move { sessions.open(&owner, open).await })
+        }),
+        fork: Box::new(move |owner, fork| {
+            let sessions = forker.clone();
+            Box::pin(async move { sessions.branch(&owner, fork).await })
         }),
         attach: Box::new(move |attach| {
             let sessions = attacher.clone();

@@ -89,8 +89,9 @@ pub(crate) async fn told(
 }
 
 /// For people.
-pub(crate) fn table(sessions: &[Value]) -> Table<8> {
-    let mut table = Table::new(["ID", "NAME", "STATE", "OWNER", ">AGE", ">RUN", ">QUEUE", ">MEMORY"]);
+pub(crate) fn table(sessions: &[Value]) -> Table<9> {
+    let head = ["ID", "NAME", "STATE", "OWNER", ">AGE", ">RUN", ">QUEUE", ">MEMORY", "CHECKPOINTS"];
+    let mut table = Table::new(head);
     for session in sessions {
         table.row([
             text(&session["session_id"]),
@@ -101,9 +102,22 @@ pub(crate) fn table(sessions: &[Value]) -> Table<8> {
             text(&session["execution_count"]),
             text(&queued(session)),
             memory(session).map(size).unwrap_or_default(),
+            checkpoints(session),
         ]);
     }
     table
+}
+
+/// `4 (20 MiB), from s1.k3`
+pub(crate) fn checkpoints(session: &Value) -> String {
+    let held = session["checkpoints"].as_u64().filter(|count| *count > 0);
+    let bytes = session["checkpoint_bytes"].as_u64().unwrap_or(0);
+    let told = [
+        held.map(|count| format!("{count} ({})", size(bytes))),
+        session["wakes_at"].as_str().map(|checkpoint| format!("wakes at {checkpoint}")),
+        session["forked_from"].as_str().map(|checkpoint| format!("from {checkpoint}")),
+    ];
+    told.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// How many executions wait.
@@ -128,13 +142,14 @@ mod tests {
         let sessions = [
             json!({ "session_id": "s1", "name": "data", "state": "busy", "principal": "local",
                     "created_at": created, "execution_count": 12, "queue": [{}, {}],
-                    "worker": { "resident_bytes": 40 << 20 } }),
+                    "worker": { "resident_bytes": 40 << 20 }, "checkpoints": 4, "checkpoint_bytes": 20 << 20,
+                    "forked_from": "s0.k3" }),
             json!({ "session_id": "s20", "state": "closed", "principal": "ann" }),
         ];
         let expected = [
-            "ID   NAME  STATE   OWNER    AGE  RUN  QUEUE  MEMORY",
-            "s1   data  busy    local  2m05s   12      2  40 MiB",
-            "s20  -     closed  ann        -    -      -       -",
+            "ID   NAME  STATE   OWNER    AGE  RUN  QUEUE  MEMORY  CHECKPOINTS",
+            "s1   data  busy    local  2m05s   12      2  40 MiB  4 (20 MiB), from s0.k3",
+            "s20  -     closed  ann        -    -      -       -  -",
         ];
         assert_eq!(table(&sessions).lines(), expected);
     }

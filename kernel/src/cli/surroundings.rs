@@ -12,7 +12,7 @@ use cob_protocol::promise::Durability;
 
 use super::limits::Bounds;
 use super::runtime::PrivateFolder;
-use super::{Failure, python, runtime};
+use super::{Failure, policy, python, runtime};
 
 /// Flags of every command that runs code.
 #[derive(Debug, Args)]
@@ -87,6 +87,8 @@ impl Flags {
             about: None,
             survival: None,
             past: None,
+            checkpoints: policy::none(),
+            seed: None,
             history: Vec::new(),
         };
         Ok(Surroundings { config, private })

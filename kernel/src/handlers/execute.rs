@@ -61,7 +61,13 @@ impl Running {
             question: None,
             wait: None,
             time: None,
+            restored: None,
         })
+    }
+
+    /// Whether it is a cell that people see: one that can be undone.
+    pub(crate) fn is_counted_cell(&self) -> bool {
+        self.cell.is_some_and(|cell| !cell.silent)
     }
 }
 
@@ -117,6 +123,7 @@ impl Session {
         if store_history {
             let session = self.config.id;
             let (execution, line) = (promise.execution, cell.count);
+            self.checkpoints.stands_at(execution, line);
             let history = Write::HistoryInput { session, execution, line, source: body.code };
             self.later.push(history);
         }
@@ -144,6 +151,9 @@ impl Session {
     pub(crate) fn begun(&mut self, mut running: Box<Running>) {
         let limit = self.config.limits.time_ms.map(Duration::from_millis);
         running.time = limit.map(|limit| TimeLeft::start(limit, Instant::now()));
+        self.checkpoints.code_runs(running.is_counted_cell());
+        let restored = self.checkpoints.restored.take().filter(|(_, is_told)| !is_told);
+        running.restored = restored.map(|(restoration, _)| Box::new(restoration));
         self.current = Some(Current::Run(running));
     }
 
@@ -166,7 +176,7 @@ impl Session {
                     execution_count: running.cell.map_or(0, |cell| cell.count),
                     user_expressions: &done.user_expressions,
                     payload: &done.payload,
-                    restored: None,
+                    restored: running.restored.as_deref(),
                 };
                 (State::Resolved, Json::of(&reply).unwrap_or_default())
             }
@@ -186,19 +196,19 @@ impl Session {
         self.overrule(running, Verdict { code, evalue: why }, SessionState::Kept);
     }
 
-    /// The worker went away with the execution.
-    pub(crate) fn lose(&mut self, running: Box<Running>, loss: Verdict) {
+    /// The worker went away with the execution; what became of the variables.
+    pub(crate) fn lose(&mut self, running: Box<Running>, loss: Verdict, state: SessionState) {
         self.end_output(&running);
         let context = self.contexts.get_mut(running.promise.execution);
         let kept = context.map_or(0, |context| context.budget.kept());
         let evalue = format!("{}; {kept} bytes of its output are kept", loss.evalue);
-        self.overrule(running, Verdict { evalue, ..loss }, SessionState::Lost);
+        self.overrule(running, Verdict { evalue, ..loss }, state);
     }
 
     /// The execution ends as cob says.
     pub(crate) fn overrule(&mut self, mut running: Box<Running>, verdict: Verdict, session: SessionState) {
         let state = verdict.state();
-        let error = ErrorText::coded(verdict.code, verdict.evalue);
+        let error = ErrorText::coded_in(verdict.code, verdict.evalue, session);
         self.emit(running.promise.execution, Event::Error(error.clone()));
         let reply = error_reply(&running, ErrorReply::coded(&error, verdict.code, session));
         running.error = Some(error);
@@ -284,6 +294,7 @@ fn error_reply(running: &Running, reply: ErrorReply<'_>) -> Json {
         execution_count: running.cell.map(|cell| cell.count),
         user_expressions: Some(&expressions),
         payload: Some(&payload),
+        restored: running.restored.as_deref(),
         ..reply
     };
     Json::of(&reply).unwrap_or_default()

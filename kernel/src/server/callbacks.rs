@@ -4,10 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use cob_protocol::content::agent::{SessionAttach, SessionOpen};
+use cob_protocol::content::agent::{ForkRequest, SessionAttach, SessionOpen};
 use cob_protocol::ids::SessionId;
 use tokio::sync::oneshot;
 
+use super::branch::Branches;
 use crate::request::Refusal;
 
 /// What is answered later.
@@ -17,6 +18,9 @@ pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send>>;
 pub struct Life {
     /// Opens a session for a principal, or finds the one of its key. Answered when it is recorded and in the directory.
     pub open: Box<dyn Fn(String, SessionOpen) -> Later<SessionId> + Send + Sync>,
+    /// Forks sessions off another for a principal who may use that one, or finds those of his key. Answered when they can
+    /// be used.
+    pub fork: Box<dyn Fn(String, ForkRequest) -> Later<Branches> + Send + Sync>,
     /// Binds Jupyter channels for a session. What is answered says, later, why they were closed without being asked to.
     pub attach: Box<dyn Fn(SessionAttach) -> Later<oneshot::Receiver<String>> + Send + Sync>,
     /// Closes those channels.

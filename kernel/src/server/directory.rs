@@ -14,6 +14,7 @@ use cob_protocol::time::Timestamp;
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::deeds::Deeds;
 use super::outlet::{Link, ServerOutlet};
 use crate::request::InputSenders;
 
@@ -25,6 +26,7 @@ pub struct Directory {
     link: Arc<Link>,
     /// The server ends, and its sessions with it.
     is_ending: Arc<AtomicBool>,
+    deeds: Arc<Deeds>,
 }
 
 /// What everybody may hold of an open session.
@@ -102,7 +104,13 @@ impl Directory {
     /// The outlet of a session that is about to begin.
     #[must_use]
     pub fn outlet(&self, session: SessionId) -> Arc<ServerOutlet> {
-        Arc::new(ServerOutlet::linked(session, Arc::clone(&self.link), Arc::clone(&self.is_ending)))
+        let (link, is_ending) = (Arc::clone(&self.link), Arc::clone(&self.is_ending));
+        Arc::new(ServerOutlet::linked(session, link, is_ending, Arc::clone(&self.deeds)))
+    }
+
+    /// What sessions have done with checkpoints.
+    pub(crate) fn deeds(&self) -> &Deeds {
+        &self.deeds
     }
 
     /// From now on whoever asks a session for something new is told that the server ends.

@@ -2,91 +2,33 @@
 //!
 //! A session is recorded first, and then begun: whoever was told of it finds it again, whatever happens to the server.
 
-use std::fmt;
-use std::path::PathBuf;
+mod reserving;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cob_bridge::{Bridge, BridgeError, Write};
-use cob_pool::{Program, Workers};
-use cob_protocol::content::agent::{Environment, SessionOpen};
+use cob_pool::{LeaseError, Program};
+use cob_protocol::content::agent::SessionOpen;
 use cob_protocol::crash_point;
 use cob_protocol::error::ErrorCode;
 use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
-use cob_protocol::limits::SESSIONS_MAX;
 use cob_protocol::promise::Durability;
-use cob_protocol::resources::Limits;
 use cob_protocol::time::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
+use self::reserving::not_opened;
+pub(super) use self::reserving::{Named, ends, outcome};
 use super::attach::Attachments;
 use super::directory::{Directory, Handle};
-use super::keys::{Keys, Outcome};
+use super::keys::{Key, Keys, Opened, Outcome};
 use super::own::OwnFolder;
+use super::settings::{Languages, Settings};
 use super::spec::SessionSpec;
 use crate::outlet::Outlet;
 use crate::request::{Refusal, lanes};
 use crate::session::{Config, End, Session};
-use crate::survival::Survival;
 use crate::telling::store_code;
-
-/// What the server itself does not know: how code of a language is run.
-pub trait Languages: Send + Sync + fmt::Debug {
-    /// Where the program lies that runs this language in such an environment. May take a while.
-    ///
-    /// # Errors
-    /// A refusal that says what there is instead.
-    fn find(&self, language: &str, environment: &Environment) -> Result<PathBuf, Refusal>;
-
-    /// The worker program of a session, which has a folder of its own.
-    fn program(&self, spec: &SessionSpec, own: &OwnFolder) -> Program;
-}
-
-/// How a server sets up its sessions.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where workers come from.
-    pub workers: Workers,
-    /// How they outlive the server, if they do.
-    pub survival: Option<Survival>,
-    /// How safe records are, unless a session or a request says otherwise.
-    pub durability: Durability,
-    /// What no session may exceed.
-    pub ceiling: Limits,
-    /// What a session has that asks for nothing else.
-    pub defaults: Defaults,
-    /// Below it each session has its own folder.
-    pub folder: PathBuf,
-    /// Sessions open at a time.
-    pub sessions_max: usize,
-}
-
-/// What a session has that asks for nothing else.
-#[derive(Clone, Debug, Default)]
-pub struct Defaults {
-    /// What it may use.
-    pub limits: Limits,
-    /// Milliseconds without an execution after which it is closed.
-    pub idle_timeout_ms: Option<u64>,
-    /// Milliseconds between an interrupt and the end by force.
-    pub interrupt_grace_ms: Option<u64>,
-}
-
-impl Settings {
-    /// Sessions that begin without their server's help: for a server over `folder` that is told nothing else.
-    #[must_use]
-    pub fn new(workers: Workers, folder: PathBuf) -> Self {
-        Self {
-            workers,
-            survival: None,
-            durability: Durability::default(),
-            ceiling: Limits::default(),
-            defaults: Defaults::default(),
-            folder,
-            sessions_max: SESSIONS_MAX,
-        }
-    }
-}
 
 /// The sessions of a server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -158,13 +100,14 @@ impl Sessions {
     /// # Errors
     /// [`Refusal`]: there is no session then, and nothing of it is recorded.
     pub async fn open(&self, owner: &str, open: SessionOpen) -> Result<SessionId, Refusal> {
-        let spec = self.with_defaults(SessionSpec::asked(open, owner)?)?;
-        let mut outcome = self.begin(spec)?;
-        // The task that opens it always says how that ended.
-        match outcome.wait_for(Option::is_some).await.map(|known| known.clone()) {
-            Ok(Some(outcome)) => outcome,
-            _ => Err(Refusal::new(ErrorCode::WorkerStartFailed, "the session could not be opened")),
-        }
+        let usual = &self.0.settings.defaults.checkpoints;
+        let checkpoints = match &open.checkpoints {
+            None => usual.clone(),
+            Some(asked) => usual.with(asked).map_err(Refusal::bad)?,
+        };
+        let spec = SessionSpec { checkpoints, ..SessionSpec::asked(open, owner)? };
+        let opened = outcome(self.begin(self.with_defaults(spec)?)?).await?;
+        opened.sessions.first().copied().ok_or_else(not_opened)
     }
 
     /// What holds where nothing was asked for.
@@ -179,43 +122,13 @@ impl Sessions {
 
     /// Begins to open a session, unless its key names one.
     fn begin(&self, spec: SessionSpec) -> Result<watch::Receiver<Outcome>, Refusal> {
-        let mut state = self.lock();
-        let key = spec.key();
-        if let Some(key) = &key
-            && let Some(known) = state.keys.find(key, spec.body.as_deref())?
-        {
-            return Ok(known);
-        }
-        if state.is_closing {
-            return Err(Refusal::new(ErrorCode::ShuttingDown, "the server ends"));
-        }
-        let most = self.0.settings.sessions_max;
-        if self.0.directory.len() + state.opening >= most {
-            let why = format!("{most} sessions are open; close one first");
-            return Err(Refusal::new(ErrorCode::Busy, why));
-        }
-        let session = SessionId(state.next);
-        state.next += 1;
-        state.opening += 1;
-        let (sender, outcome) = watch::channel(None);
-        if let Some(key) = key.clone() {
-            state.keys.insert(key, spec.body.clone(), outcome.clone());
-        }
-        drop(state);
-        let sessions = self.clone();
-        // Nobody has to wait for it: what was begun comes to an end.
-        tokio::spawn(async move {
-            let opened = sessions.opened(session, spec).await;
-            let mut state = sessions.lock();
-            state.opening -= 1;
-            if let (Err(_), Some(key)) = (&opened, &key) {
-                state.keys.forget(key);
+        let named = Named { key: spec.key(), body: spec.body.clone() };
+        self.reserve(named, 1, |sessions, numbers| async move {
+            for session in &numbers {
+                sessions.opened(*session, spec.clone()).await?;
             }
-            drop(state);
-            sessions.0.ended.notify_waiters();
-            sender.send_replace(Some(opened.map(|()| session)));
-        });
-        Ok(outcome)
+            Ok(Opened { sessions: numbers, forked_from: None })
+        })
     }
 
     async fn opened(&self, session: SessionId, spec: SessionSpec) -> Result<(), Refusal> {
@@ -225,31 +138,38 @@ impl Sessions {
             Refusal::new(ErrorCode::WorkerStartFailed, format!("the session could not be prepared: {error}"))
         })??;
         let about = spec.about();
-        let durability = self.durability(&spec);
-        let write = Write::OpenSession { session, about: about.clone() };
-        let recorded = self.0.bridge.submit(durability, vec![write]).await;
-        let refused = match recorded.map(|outcomes| outcomes.into_iter().find_map(Result::err)) {
-            Ok(None) => None,
-            Ok(Some(BridgeError::Store(error))) | Err(error) => {
-                Some(Refusal::new(store_code(&error), error.to_string()))
-            }
-            Ok(Some(error)) => Some(Refusal::new(ErrorCode::StoreFailed, error.to_string())),
-        };
-        if let Some(refusal) = refused {
+        if let Err(refusal) = self.record(self.durability(&spec), vec![(session, about.clone())]).await {
             self.own(session).remove();
             return Err(refusal);
         }
         crash_point!("session_opened");
         let config = self.config(session, &spec, program);
-        self.start(config, &spec, about, self.0.bridge.now());
+        drop(self.start(config, &spec, about, self.0.bridge.now()));
         Ok(())
+    }
+
+    /// Records the beginning of sessions: of all, or of none.
+    pub(super) async fn record(
+        &self,
+        durability: Durability,
+        sessions: Vec<(SessionId, Json)>,
+    ) -> Result<(), Refusal> {
+        let write = |(session, about)| Write::OpenSession { session, about };
+        let recorded = self.0.bridge.submit(durability, sessions.into_iter().map(write).collect()).await;
+        match recorded.map(|outcomes| outcomes.into_iter().find_map(Result::err)) {
+            Ok(None) => Ok(()),
+            Ok(Some(BridgeError::Store(error))) | Err(error) => {
+                Err(Refusal::new(store_code(&error), error.to_string()))
+            }
+            Ok(Some(error)) => Err(Refusal::new(ErrorCode::StoreFailed, error.to_string())),
+        }
     }
 
     pub(crate) fn own(&self, session: SessionId) -> OwnFolder {
         OwnFolder::of(&self.0.settings.folder, session)
     }
 
-    fn durability(&self, spec: &SessionSpec) -> Durability {
+    pub(super) fn durability(&self, spec: &SessionSpec) -> Durability {
         spec.durability.unwrap_or(self.0.settings.durability)
     }
 
@@ -274,12 +194,20 @@ impl Sessions {
             // A worker that is recorded nowhere, nobody could find again.
             survival: survival.clone().filter(|_| durability != Durability::None),
             past: None,
+            checkpoints: spec.checkpoints.clone(),
+            seed: None,
             history: Vec::new(),
         }
     }
 
-    /// Lets a session run that is recorded.
-    pub(crate) fn start(&self, config: Config, spec: &SessionSpec, about: Json, created_at: Timestamp) {
+    /// Lets a session run that is recorded. What is returned says why it has ended, if its worker never came up.
+    pub(crate) fn start(
+        &self,
+        config: Config,
+        spec: &SessionSpec,
+        about: Json,
+        created_at: Timestamp,
+    ) -> oneshot::Receiver<LeaseError> {
         let id = config.id;
         let outlet = self.0.directory.outlet(id);
         let (senders, inputs) = lanes();
@@ -288,14 +216,18 @@ impl Sessions {
         let (owner, name) = (spec.owner.clone(), spec.name.clone());
         self.0.directory.insert(Handle::new(senders, outlet, owner, name, created_at, about));
         let (sessions, key) = (self.clone(), spec.key());
+        let (failed, failure) = oneshot::channel();
         tokio::spawn(async move {
             // Dropped whatever happens: a session that is gone must not look like one that is open.
             let mut ended = Ended { sessions, id, key, is_closed: false };
             if let End::StartFailed(error) = session.run().await {
                 tracing::warn!(session = %id, %error, "a session has ended because it has no worker");
+                // Most who start one do not wait for its worker.
+                let _ = failed.send(error);
             }
             ended.is_closed = true;
         });
+        failure
     }
 
     /// A session that was recorded before this server began.
@@ -303,8 +235,8 @@ impl Sessions {
         let mut state = self.lock();
         state.next = state.next.max(session.0.saturating_add(1));
         let Some(key) = spec.key() else { return };
-        let (_, outcome) = watch::channel(Some(Ok(session)));
-        state.keys.insert(key.clone(), spec.body.clone(), outcome);
+        let opened = Opened { sessions: vec![session], forked_from: spec.forked_from };
+        state.keys.recorded(key.clone(), spec.body.clone(), opened);
         if !is_open {
             state.keys.closed(key);
         }
@@ -319,6 +251,17 @@ impl Sessions {
     /// Opens no more sessions.
     pub(crate) fn stop_opening(&self) {
         self.lock().is_closing = true;
+        self.0.ended.notify_waiters();
+    }
+
+    /// Waits until no more are to be opened. Cancel-safe.
+    pub(super) async fn closing(&self) {
+        self.until(|sessions| sessions.lock().is_closing).await;
+    }
+
+    /// Waits until this one is gone. Cancel-safe.
+    pub(super) async fn gone(&self, session: SessionId) {
+        self.until(|sessions| sessions.0.directory.get(session).is_none()).await;
     }
 
     /// Waits until none is about to be opened. Cancel-safe.
@@ -372,7 +315,7 @@ const OWN_UMASK: u32 = 0o077;
 struct Ended {
     sessions: Sessions,
     id: SessionId,
-    key: Option<super::keys::Key>,
+    key: Option<Key>,
     /// It came to its end; otherwise it can be taken up again, and finds its files.
     is_closed: bool,
 }
@@ -384,10 +327,10 @@ impl Drop for Ended {
         if *is_closed {
             sessions.remove_folder(*id);
         }
-        sessions.0.directory.remove(*id);
         if let Some(key) = key.take() {
             sessions.lock().keys.closed(key);
         }
+        sessions.0.directory.remove(*id);
         sessions.0.ended.notify_waiters();
     }
 }

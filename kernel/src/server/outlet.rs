@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cob_clients::notebook::NotebookOutlet;
+use cob_protocol::checkpoint::Restoration;
 use cob_protocol::error::ErrorCode;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::message::{Channel, Outgoing};
 use cob_protocol::promise::{Durability, Promise};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::agents::Agents;
+use super::deeds::Deeds;
 use super::delivery::{Accepted, Asking};
 use super::ticket::Ticket;
 use super::unrecorded::Unrecorded;
@@ -29,6 +31,17 @@ pub struct SessionStatus {
     pub state: Phase,
     /// Its running execution.
     pub running: Option<PromiseId>,
+}
+
+/// What a session holds of checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Those in memory.
+    pub checkpoints: usize,
+    /// Bytes that only they hold, as last measured.
+    pub bytes: u64,
+    /// Where its next worker will begin, if it has none.
+    pub wakes_at: Option<CheckpointId>,
 }
 
 /// How outlets reach the agents, once there is a hub.
@@ -45,6 +58,11 @@ pub struct ServerOutlet {
     is_server_ending: Arc<AtomicBool>,
     asked: Mutex<Asked>,
     unrecorded: watch::Sender<Unrecorded>,
+    holding: Mutex<Holding>,
+    /// How it last went back to a checkpoint.
+    restored: watch::Sender<Option<Arc<Restoration>>>,
+    /// What all sessions of the server have done with checkpoints.
+    deeds: Arc<Deeds>,
 }
 
 /// What agents have asked of the session and was not answered.
@@ -102,10 +120,15 @@ impl ServerOutlet {
     /// One that reaches nobody: a server's come from [`super::Directory::outlet`].
     #[must_use]
     pub fn new(session: SessionId) -> Self {
-        Self::linked(session, Arc::default(), Arc::default())
+        Self::linked(session, Arc::default(), Arc::default(), Arc::default())
     }
 
-    pub(crate) fn linked(session: SessionId, link: Arc<Link>, is_server_ending: Arc<AtomicBool>) -> Self {
+    pub(crate) fn linked(
+        session: SessionId,
+        link: Arc<Link>,
+        is_server_ending: Arc<AtomicBool>,
+        deeds: Arc<Deeds>,
+    ) -> Self {
         let status = watch::Sender::new(SessionStatus { state: Phase::Starting, running: None });
         Self {
             session,
@@ -115,6 +138,9 @@ impl ServerOutlet {
             is_server_ending,
             asked: Mutex::default(),
             unrecorded: watch::Sender::default(),
+            holding: Mutex::default(),
+            restored: watch::Sender::default(),
+            deeds,
         }
     }
 
@@ -134,6 +160,38 @@ impl ServerOutlet {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<SessionStatus> {
         self.status.subscribe()
+    }
+
+    // --- Checkpoints -----------------------------------------------------------------------------------------
+
+    /// It holds this of checkpoints now.
+    pub fn holds(&self, holding: Holding) {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
+    }
+
+    pub(crate) fn holding(&self) -> Holding {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A checkpoint was taken, of its own accord or because somebody asked.
+    pub fn took(&self, automatic: bool) {
+        self.deeds.took(automatic);
+    }
+
+    /// Its variables are those of a checkpoint now: whoever follows the session is told.
+    pub fn restored(&self, restoration: &Restoration) {
+        self.deeds.restored();
+        self.restored.send_replace(Some(Arc::new(restoration.clone())));
+    }
+
+    /// It has no worker any more, and everything of it is in the store.
+    pub fn hibernated(&self) {
+        self.deeds.hibernated();
+    }
+
+    /// How it goes back to checkpoints from now on.
+    pub(crate) fn watch_restored(&self) -> watch::Receiver<Option<Arc<Restoration>>> {
+        self.restored.subscribe()
     }
 
     // --- To agents -------------------------------------------------------------------------------------------

@@ -84,10 +84,10 @@ impl Sessions {
             tracing::warn!(session = %id, %error, "the session's folder cannot be made");
         }
         let program = self.languages().program(&spec, &own);
-        let past = Past::read(self.bridge(), record).await?;
+        let past = Past::read(self.bridge(), record).await?.of_branch(spec.forked_from.is_some());
         let config = self.config(id, &spec, program);
         let config = crate::session::Config { past: Some(past), history, ..config };
-        self.start(config, &spec, spec.about(), created_at);
+        drop(self.start(config, &spec, spec.about(), created_at));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What agents are told when something is not done: one shape, whatever went wrong.
 
-use cob_bridge::BridgeError;
+use cob_bridge::{BridgeError, BundleError};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::event::ErrorText;
 use cob_protocol::ids::SessionId;
@@ -9,7 +9,7 @@ use cob_protocol::limits::REFUSAL_BYTES_MAX;
 use serde::Serialize;
 
 use crate::request::Refusal;
-use crate::telling::refusal_code;
+use crate::telling::{refusal_code, store_code};
 
 #[derive(Serialize)]
 struct Content<'a> {
@@ -59,6 +59,21 @@ impl From<BridgeError> for Refusal {
             BridgeError::Unknown(_) => ErrorCode::UnknownPromise,
             BridgeError::UnknownSession(_) => ErrorCode::UnknownSession,
             other => refusal_code(other),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<BundleError> for Refusal {
+    fn from(error: BundleError) -> Self {
+        let code = match &error {
+            BundleError::NoStore => ErrorCode::BadRequest,
+            BundleError::Unknown(_) => ErrorCode::UnknownCheckpoint,
+            BundleError::Full(_) => ErrorCode::CheckpointLimit,
+            BundleError::Untrusted(_) => ErrorCode::UntrustedBundle,
+            BundleError::Damaged(_) => ErrorCode::DamagedBundle,
+            BundleError::Store(error) => store_code(error),
+            _ => ErrorCode::CheckpointFailed,
         };
         Self::new(code, error.to_string())
     }

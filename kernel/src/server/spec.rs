@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cob_bridge::SessionRecord;
-use cob_protocol::content::agent::{Environment, SessionOpen};
+use cob_protocol::checkpoint::Policy;
+use cob_protocol::content::agent::{Environment, ForkRequest, SessionOpen};
 use cob_protocol::error::ErrorCode;
+use cob_protocol::ids::CheckpointId;
 use cob_protocol::json::Json;
 use cob_protocol::limits::{INTERRUPT_GRACE_MS, SESSION_TEXT_BYTES_MAX};
 use cob_protocol::promise::Durability;
@@ -46,6 +48,12 @@ pub struct SessionSpec {
     /// A hash of that request: the key names no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// What it does about checkpoints.
+    #[serde(default)]
+    pub checkpoints: Policy,
+    /// The checkpoint of another session where it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<CheckpointId>,
     /// The program that was found for it.
     #[serde(default)]
     pub program: PathBuf,
@@ -66,12 +74,7 @@ impl SessionSpec {
             Some(text) => Limits::parse(text)
                 .map_err(|error| Refusal::new(ErrorCode::InvalidLimit, error.to_string()))?,
         };
-        for (what, text) in [("name", &open.name), ("idempotency_key", &open.idempotency_key)] {
-            if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > SESSION_TEXT_BYTES_MAX) {
-                let why = format!("`{what}` must have 1 to {SESSION_TEXT_BYTES_MAX} bytes");
-                return Err(Refusal::new(ErrorCode::BadRequest, why));
-            }
-        }
+        check_texts(open.name.as_ref(), open.idempotency_key.as_ref())?;
         if open.idle_timeout_ms == Some(0) {
             let why = "`idle_timeout_ms` must be more than 0; leave it out for a session that stays";
             return Err(Refusal::new(ErrorCode::BadRequest, why));
@@ -88,9 +91,35 @@ impl SessionSpec {
             durability: open.durability,
             idempotency_key: open.idempotency_key,
             body,
+            checkpoints: Policy::default(),
+            forked_from: None,
             program: PathBuf::new(),
             directory: PathBuf::new(),
         })
+    }
+
+    /// Those that `owner` wants to begin where the session of this one stands: the same but for their names. Program,
+    /// folder and the checkpoint they come of are not known yet.
+    ///
+    /// # Errors
+    /// A refusal that names what is wrong with it.
+    pub(crate) fn forked(&self, fork: &ForkRequest, owner: &str) -> Result<Vec<Self>, Refusal> {
+        check_texts(fork.name.as_ref(), fork.idempotency_key.as_ref())?;
+        let body = fork_body(fork);
+        let name = fork.name.as_ref().or(self.name.as_ref());
+        let named = |number: usize| match (name, fork.name.is_some() && fork.count == 1) {
+            (Some(name), true) => Some(name.clone()),
+            (Some(name), false) => Some(format!("{name}-{number}")),
+            (None, _) => None,
+        };
+        let one = |number| Self {
+            name: named(number),
+            owner: owner.to_owned(),
+            idempotency_key: fork.idempotency_key.clone(),
+            body: body.clone(),
+            ..self.clone()
+        };
+        Ok((1..=fork.count).map(one).collect())
     }
 
     /// What was recorded of a session; `None` when it is not one of a server.
@@ -147,12 +176,38 @@ fn check_variables(environment: &Environment) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn check_texts(name: Option<&String>, key: Option<&String>) -> Result<(), Refusal> {
+    for (what, text) in [("name", name), ("idempotency_key", key)] {
+        if text.is_some_and(|text| text.is_empty() || text.len() > SESSION_TEXT_BYTES_MAX) {
+            let why = format!("`{what}` must have 1 to {SESSION_TEXT_BYTES_MAX} bytes");
+            return Err(Refusal::new(ErrorCode::BadRequest, why));
+        }
+    }
+    Ok(())
+}
+
 /// What tells one request to open a session from another.
 fn digest(open: &SessionOpen) -> String {
     let SessionOpen { language, environment, limits, name, .. } = open;
     let rest = (open.idle_timeout_ms, open.interrupt_grace_ms, open.durability);
-    let text = Json::of(&(language, environment, limits, name, rest)).unwrap_or_default();
-    hex::encode(cob_protocol::signing::body_hash(text.as_str().as_bytes()))
+    let asked = (language, environment, limits, name, rest);
+    // As another client writes it; and without it, as it was before there were any.
+    let checkpoints = open.checkpoints.as_ref().and_then(|asked| asked.read::<serde_json::Value>().ok());
+    hash_of(match checkpoints {
+        None => Json::of(&asked),
+        Some(checkpoints) => Json::of(&(asked, checkpoints)),
+    })
+}
+
+/// What tells one request to fork from another, and from one to open a session, if it has a key.
+pub(crate) fn fork_body(fork: &ForkRequest) -> Option<String> {
+    let ForkRequest { session_id, checkpoint, count, name, force, idempotency_key } = fork;
+    let text = Json::of(&("fork", session_id, checkpoint, count, name, force));
+    idempotency_key.is_some().then(|| hash_of(text))
+}
+
+fn hash_of(text: Result<Json, serde_json::Error>) -> String {
+    hex::encode(cob_protocol::signing::body_hash(text.unwrap_or_default().as_str().as_bytes()))
 }
 
 #[cfg(test)]
@@ -191,6 +246,33 @@ mod tests {
         assert_eq!(first, body(json!({ "name": "a", "idempotency_key": "other" })));
         assert_ne!(first, body(json!({ "idempotency_key": "k", "name": "b" })));
         assert_eq!(body(json!({})), None);
+        let wish =
+            |checkpoints| body(json!({ "idempotency_key": "k", "name": "a", "checkpoints": checkpoints }));
+        assert_ne!(first, wish(json!("auto")));
+        assert_ne!(wish(json!("off")), wish(json!("auto")));
+        assert_eq!(wish(json!({ "mode": "auto", "keep": 2 })), wish(json!({ "keep": 2, "mode": "auto" })));
+    }
+
+    #[test]
+    fn branches_are_as_their_parent_but_for_their_names() {
+        let parent = asked(json!({ "name": "p", "limits": "memory=2G", "idempotency_key": "p" })).unwrap();
+        let forked = |content| {
+            let fork: ForkRequest = serde_json::from_value(content).unwrap();
+            parent.forked(&fork, "bob").unwrap()
+        };
+        let names = |specs: &[SessionSpec]| {
+            specs.iter().map(|spec| spec.name.clone().unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let two = forked(json!({ "session_id": "s1", "count": 2, "idempotency_key": "k" }));
+        assert_eq!(names(&two), ["p-1", "p-2"]);
+        assert_eq!(two[0].key(), Some(("bob".to_owned(), "k".to_owned())));
+        assert_eq!((&two[1].body, &two[1].limits), (&two[0].body, &parent.limits));
+        let other = forked(json!({ "session_id": "s2", "count": 2, "idempotency_key": "k" }));
+        assert_ne!(two[0].body, other[0].body);
+        assert_eq!(names(&forked(json!({ "session_id": "s1", "name": "q" }))), ["q"]);
+        assert_eq!(names(&forked(json!({ "session_id": "s1", "name": "q", "count": 2 }))), ["q-1", "q-2"]);
+        let fork: ForkRequest = serde_json::from_value(json!({ "session_id": "s1", "name": "" })).unwrap();
+        assert!(parent.forked(&fork, "bob").is_err());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Subscriptions, from their beginning to their end: to the events of one promise, and to a whole session.
 
+use std::sync::Arc;
+
 use cob_bridge::{Feed, SessionFollower};
+use cob_protocol::checkpoint::Restoration;
 use cob_protocol::ids::SessionId;
 use serde_json::json;
 use tokio::sync::watch;
@@ -33,7 +36,12 @@ pub(crate) struct SessionReader {
     pub(crate) follower: SessionFollower,
     /// How the session stands, while it is open.
     pub(crate) status: Option<watch::Receiver<SessionStatus>>,
+    /// How it goes back to checkpoints, while it is open.
+    pub(crate) restored: Option<Restorations>,
 }
+
+/// The last time that a session went back to a checkpoint.
+pub(crate) type Restorations = watch::Receiver<Option<Arc<Restoration>>>;
 
 impl SessionReader {
     /// Sends everything of the session until it is closed, or nobody wants it.
@@ -50,6 +58,7 @@ impl SessionReader {
                 biased;
                 () = self.line.flow.changed() => true,
                 status = changed(&mut self.status) => self.send_status(status).await,
+                restored = changed(&mut self.restored) => self.send_restored(restored.flatten()).await,
                 found = self.follower.next(credit) => match found {
                     Ok(items) if items.is_empty() => {
                         return self.line.end("session_closed", None, None).await;
@@ -112,12 +121,22 @@ impl SessionReader {
         let content = json!({ "subscription": self.line.name, "session_id": session, "state": status.state });
         self.line.send("session_status", &content).await
     }
+
+    async fn send_restored(&mut self, restored: Option<Arc<Restoration>>) -> bool {
+        let Some(restored) = restored else {
+            self.restored = None;
+            return true;
+        };
+        let session = self.session.to_string();
+        let content = json!({ "subscription": self.line.name, "session_id": session, "restored": *restored });
+        self.line.send("session_restored", &content).await
+    }
 }
 
-/// The next change of a status; for ever when there is none. Cancel-safe.
-async fn changed(status: &mut Option<watch::Receiver<SessionStatus>>) -> Option<SessionStatus> {
-    match status {
+/// The next change of something; `None` when it has ended, for ever when there is nothing. Cancel-safe.
+async fn changed<T: Clone>(watched: &mut Option<watch::Receiver<T>>) -> Option<T> {
+    match watched {
         None => std::future::pending().await,
-        Some(status) => status.changed().await.ok().map(|()| *status.borrow_and_update()),
+        Some(watched) => watched.changed().await.ok().map(|()| watched.borrow_and_update().clone()),
     }
 }

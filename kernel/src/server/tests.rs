@@ -1,5 +1,6 @@
 //! What the hub promises, over a real socket. Nobody sleeps: whatever is waited for is a message.
 
+mod checkpoints;
 mod reconnects;
 mod world;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use cob_bridge::SessionRecord;
-use cob_protocol::ids::{PromiseId, SessionId};
+use cob_protocol::checkpoint::Policy;
+use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
 use cob_protocol::promise::{Durability, Kind, Promise, SessionState, State, Tally};
 use cob_protocol::time::Timestamp;
@@ -81,6 +82,11 @@ pub(crate) struct SessionView {
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes_at: Option<CheckpointId>,
+    /// In memory.
+    checkpoints: usize,
+    checkpoint_bytes: u64,
     #[serde(flatten)]
     about: About,
 }
@@ -102,6 +108,10 @@ struct About {
     durability: Option<Durability>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idle_timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename(deserialize = "checkpoints"))]
+    checkpoint_policy: Option<Policy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forked_from: Option<CheckpointId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     program: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +139,7 @@ impl SessionView {
     /// Of one that is open.
     pub(crate) fn open(handle: &Handle) -> Self {
         let status = *handle.outlet.watch().borrow();
+        let holding = handle.outlet.holding();
         Self {
             session_id: handle.session().to_string(),
             state: status.state,
@@ -136,6 +147,9 @@ impl SessionView {
             open_executions: handle.open_executions(),
             created_at: handle.created_at,
             closed_at: None,
+            wakes_at: holding.wakes_at,
+            checkpoints: holding.checkpoints,
+            checkpoint_bytes: holding.bytes,
             about: handle.about.read().unwrap_or_default(),
         }
     }
@@ -149,6 +163,9 @@ impl SessionView {
             open_executions: 0,
             created_at: record.created_at,
             closed_at: record.closed_at,
+            wakes_at: None,
+            checkpoints: 0,
+            checkpoint_bytes: 0,
             about: record.about.read().unwrap_or_default(),
         }
     }
@@ -166,11 +183,14 @@ mod tests {
     #[test]
     fn of_variables_only_the_names_are_shown() {
         let about = r#"{"principal":"ann","language":"python","body":"hash","idempotency_key":"k",
+            "checkpoints":{"mode":"auto"},"forked_from":"s1.k2",
             "environment":{"python":"/py","env":{"TOKEN":"secret","A":"hidden"}}}"#;
         let record = SessionRecord::new(SessionId(4), Json::parse(about).unwrap(), Timestamp::from_micros(0));
         let view: Value = Json::of(&SessionView::closed(&record)).unwrap().read().unwrap();
         assert_eq!(view["environment"]["env"], serde_json::json!(["A", "TOKEN"]));
         assert_eq!((view["session_id"].as_str(), view["principal"].as_str()), (Some("s4"), Some("ann")));
+        assert_eq!((&view["checkpoint_policy"]["mode"], &view["checkpoints"]), (&"auto".into(), &0.into()));
+        assert_eq!(view["forked_from"], "s1.k2");
         let text = view.to_string();
         assert!(!text.contains("secret") && !text.contains("hidden") && !text.contains("hash"), "{text}");
     }

@@ -3,6 +3,8 @@
 //! Unlike Jupyter's bodies these are read strictly: a field that is unknown is an error that names it, because an
 //! idempotency key with a slip of the pen would run code twice.
 
+mod checkpoints;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -11,6 +13,11 @@ use crate::event::EventNumber;
 use crate::ids::{PromiseId, SessionId, session_text};
 use crate::json::Json;
 use crate::promise::{Durability, Kind};
+
+pub use checkpoints::{
+    CheckpointDelete, CheckpointExport, CheckpointImport, ForkRequest, Hibernate, RestoreRequest,
+    TakeCheckpoint,
+};
 
 /// Version of the agent protocol.
 pub const AGENT_PROTOCOL_VERSION: u32 = 1;
@@ -62,6 +69,9 @@ pub struct SessionOpen {
     /// Asked for again with this key, it is the same session.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// `"auto"`, `"manual"`, `"off"`, or a [`Policy`]; absent: the server's default.
+    #[serde(default)]
+    pub checkpoints: Option<Json>,
 }
 
 fn python() -> String {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::cli::checkpoint::told::came_back;
 use crate::cli::printer::Printer;
 use crate::cli::progress::Progress;
 use crate::cli::run::{INTERRUPTED, exit_code};
@@ -233,6 +234,11 @@ impl<'a> Follow<'a> {
         });
         if !is_ok && !self.has_shown_error && !self.json {
             self.output.note(&explain(&reply));
+        }
+        // An error that tells of it does not tell what is missing.
+        let is_told = reply["session_state"] == "restored" && !reply["restored"]["missing"].is_array();
+        if reply["restored"].is_object() && !is_told && !self.json {
+            self.output.note(&format!("cob: the session is {}", came_back(&reply["restored"])));
         }
         Ending::Ran(code)
     }

@@ -10,7 +10,7 @@ use crate::cli::figures::{inert, size, text};
 /// `file` is what it wrote about itself, where that can be read.
 pub(super) fn show(out: &mut impl Write, info: &Value, file: Option<&ServerFile>) -> io::Result<()> {
     let mut line = |name: &str, told: String| {
-        if told.is_empty() { Ok(()) } else { writeln!(out, "{name:10} {}", inert(&told)) }
+        if told.is_empty() { Ok(()) } else { writeln!(out, "{name:11} {}", inert(&told)) }
     };
     let server = &info["server"];
     let process = file.map_or_else(String::new, |file| format!(", process {}", file.pid));
@@ -20,6 +20,7 @@ pub(super) fn show(out: &mut impl Write, info: &Value, file: Option<&ServerFile>
     )?;
     line("listens", file.map(places).unwrap_or_default())?;
     line("sessions", sessions(&info["sessions"]))?;
+    line("checkpoints", checkpoints(&info["checkpoints"], &info["records"]["bundles"]))?;
     line("clients", clients(&info["endpoint"]))?;
     line("refused", refused(&info["endpoint"]))?;
     line("records", records(&info["records"]))?;
@@ -44,6 +45,31 @@ fn sessions(of: &Value) -> String {
     let states = if states.is_empty() { String::new() } else { format!(" ({})", states.join(", ")) };
     let executions = count(&of["open_executions"]);
     format!("{} open{states}, {executions} executions wait, run or are delivered", count(&of["open"]))
+}
+
+/// `4 in memory, 20 MiB; 2 in the store, 10 MiB; 9 taken, 1 restored; 2 asleep`
+fn checkpoints(of: &Value, bundles: &Value) -> String {
+    if !of.is_object() {
+        return String::new();
+    }
+    let number = |name: &str| count(&of[name]);
+    let mut told = format!("{} in memory, {}", number("in_memory"), size(number("in_memory_bytes")));
+    if count(&bundles["bundles"]) > 0 {
+        let stored = (count(&bundles["bundles"]), size(count(&bundles["bytes"])));
+        told.push_str(&format!("; {} in the store, {}", stored.0, stored.1));
+    }
+    let taken = number("taken") + number("taken_automatically");
+    told.push_str(&format!("; {taken} taken, {} restored", number("restored")));
+    for (name, what) in [
+        ("hibernating_sessions", "asleep"),
+        ("memory_shortages", "shortages of memory"),
+        ("memory_hibernated", "put to sleep for it"),
+    ] {
+        if number(name) > 0 {
+            told.push_str(&format!("; {} {what}", number(name)));
+        }
+    }
+    told
 }
 
 fn clients(endpoint: &Value) -> String {
@@ -117,8 +143,11 @@ mod tests {
         let mut info = json!({
             "server": { "version": "0.1.0", "instance": "i" },
             "sessions": { "open": 3, "by_state": { "busy": 1, "idle": 2 }, "open_executions": 4 },
+            "checkpoints": { "in_memory": 4, "in_memory_bytes": 2048, "taken": 2, "taken_automatically": 7,
+                             "restored": 1, "hibernating_sessions": 2, "memory_shortages": 0 },
             "endpoint": { "peers": 2, "admitted": 10, "subscriptions": 1, "malformed": 0, "dropped": 0 },
-            "records": { "health": "good", "commits": { "count": 21, "writes": 43, "bytes": 2048 } },
+            "records": { "health": "good", "bundles": { "bundles": 2, "bytes": 1024 },
+                         "commits": { "count": 21, "writes": 43, "bytes": 2048 } },
             "interceptors": { "log": { "dropped": 0 }, "mine": { "is_quarantined": true } },
         });
         let file = ServerFile {
@@ -135,18 +164,19 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let expected = "\
-server     cob 0.1.0, process 7, instance i
-listens    ipc:///run/agent
-sessions   3 open (1 busy, 2 idle), 4 executions wait, run or are delivered
-clients    2 connected, 10 since the start; 1 subscriptions
-records    good; 43 writes in 21 commits, 2.0 KiB
-watched by log, mine (too slow: it sees nothing any more)
+server      cob 0.1.0, process 7, instance i
+listens     ipc:///run/agent
+sessions    3 open (1 busy, 2 idle), 4 executions wait, run or are delivered
+checkpoints 4 in memory, 2.0 KiB; 2 in the store, 1.0 KiB; 9 taken, 1 restored; 2 asleep
+clients     2 connected, 10 since the start; 1 subscriptions
+records     good; 43 writes in 21 commits, 2.0 KiB
+watched by  log, mine (too slow: it sees nothing any more)
 ";
         assert_eq!(shown(&info), expected);
         info["endpoint"]["dropped"] = json!(5);
         info["records"]["commits"]["failures"] = json!(1);
         let shown = shown(&info);
-        assert!(shown.contains("\nrefused    5 messages that could not be believed\n"), "{shown}");
+        assert!(shown.contains("\nrefused     5 messages that could not be believed\n"), "{shown}");
         assert!(shown.contains("; 1 commits failed\n"), "{shown}");
     }
 }

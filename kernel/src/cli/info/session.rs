@@ -1,11 +1,12 @@
 //! One session for people.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::figures::{Table, age, inert, size, text};
-use crate::cli::sessions::{memory, queued};
+use crate::cli::figures::{Table, age, counted, inert, size, span, text};
+use crate::cli::sessions::{checkpoints, memory, queued};
 
 /// Everything that the server tells of a session; what it has hidden stays so.
 pub(super) fn show(out: &mut impl Write, session: &Value) -> io::Result<()> {
@@ -32,11 +33,42 @@ pub(super) fn show(out: &mut impl Write, session: &Value) -> io::Result<()> {
         line("worker", format!("process {} ({origin})", text(&worker["pid"])))?;
     }
     line("memory", memory(session).map(size).unwrap_or_default())?;
+    line("checkpoints", checkpoints(session))?;
+    line("policy", policy(&session["checkpoint_policy"]))?;
+    line("not taken", text(&session["checkpoint_skipped"]))?;
+    line("restored", restored(&session["restored"]))?;
     line("asks", summary(&session["pending_calls"]))?;
     for name in ["language", "environment", "limits", "confinement", "tools", "channels"] {
         line(name, summary(&session[name]))?;
     }
     namespace(out, &session["namespace"])
+}
+
+/// `auto, keep 8, budget 1.0 GiB, hibernates after 1h00m`
+fn policy(of: &Value) -> String {
+    let told = [
+        text(&of["mode"]),
+        of["keep"].as_u64().map(|keep| format!("keep {keep}")).unwrap_or_default(),
+        of["budget_bytes"].as_u64().map(|bytes| format!("budget {}", size(bytes))).unwrap_or_default(),
+        if of["recover"] == false { "lost workers are not recovered".to_owned() } else { String::new() },
+        after(of, "hibernates after", "hibernate_after_ms"),
+        after(of, "durable every", "durable_every_ms"),
+    ];
+    told.into_iter().filter(|told| !told.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+fn after(of: &Value, what: &str, field: &str) -> String {
+    let time = of[field].as_u64().map(|ms| span(Duration::from_millis(ms)));
+    time.map(|time| format!("{what} {time}")).unwrap_or_default()
+}
+
+/// `to s7.k3 (memory), 2 executions undone`
+fn restored(of: &Value) -> String {
+    if !of.is_object() {
+        return String::new();
+    }
+    let since = counted(of["executions_since"].as_u64().unwrap_or(0), "execution");
+    format!("to {} ({}), {since} undone", text(&of["checkpoint"]), text(&of["tier"]))
 }
 
 fn namespace(out: &mut impl Write, variables: &Value) -> io::Result<()> {
@@ -98,6 +130,10 @@ mod tests {
             "queue": [{ "promise": "s7.e3", "priority": 0 }],
             "worker": { "pid": 42, "origin": "warm", "resident_bytes": 20 << 20 },
             "tools": [{ "name": "weather", "description": "tells it" }], "channels": [],
+            "checkpoints": 2, "checkpoint_bytes": 2048, "checkpoint_policy": {
+                "mode": "auto", "keep": 8, "budget_bytes": 1 << 30, "recover": true, "hibernate_after_ms": 3_600_000,
+                "durable_every_ms": null },
+            "restored": { "checkpoint": "s7.k3", "tier": "memory", "executions_since": 2 },
             "namespace": [{ "name": "df", "type": "DataFrame", "bytes": 2048 }, { "name": "x\x1b", "type": "int" }],
         });
         let mut out = Vec::new();
@@ -110,6 +146,9 @@ running     s7.e2
 queue       1
 worker      process 42 (warm)
 memory      20 MiB
+checkpoints 2 (2.0 KiB)
+policy      auto, keep 8, budget 1.0 GiB, hibernates after 1h00m
+restored    to s7.k3 (memory), 2 executions undone
 tools       weather
 
 VARIABLE  TYPE          SIZE

@@ -7,7 +7,7 @@ use cob_clients::agent::{AgentConnection, AgentError};
 use serde_json::{Value, json};
 
 use crate::cli::Failure;
-use crate::cli::figures::{Table, age, since, size, text};
+use crate::cli::figures::{Table, age, counted, since, size, text};
 use crate::cli::remote::failure;
 use crate::cli::sessions::{list, look, memory, queued, told};
 
@@ -75,7 +75,13 @@ impl Rows {
     pub(super) fn headline(&self) -> String {
         let busy = self.rows.iter().filter(|row| row.view["running"].is_string()).count();
         let bytes: u64 = self.rows.iter().filter_map(|row| memory(&row.view)).sum();
-        format!("{} sessions, {busy} busy, {} of memory", self.rows.len(), size(bytes))
+        let held = |name: &str| self.rows.iter().filter_map(|row| row.view[name].as_u64()).sum::<u64>();
+        let checkpoints = match held("checkpoints") {
+            0 => String::new(),
+            count => format!(", {} ({})", counted(count, "checkpoint"), size(held("checkpoint_bytes"))),
+        };
+        let sessions = counted(self.rows.len(), "session");
+        format!("{sessions}, {busy} busy, {} of memory{checkpoints}", size(bytes))
     }
 
     pub(super) fn table(&self) -> Table<10> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cob_protocol::content::agent::{AGENT_PROTOCOL_VERSION, HelloRequest};
 use cob_protocol::error::ErrorCode;
 use cob_protocol::limits::{
-    CHANNEL_ITEM_BYTES_MAX, CREDIT_MAX, ID_BYTES_MAX, MESSAGE_BYTES_MAX, PAGE_MAX, PEER_REQUESTS_MAX,
-    PEER_SUBSCRIPTIONS_MAX, SESSION_OPEN_MAX, SESSIONS_MAX,
+    BRANCHES_MAX, BUNDLES_MAX, CHANNEL_ITEM_BYTES_MAX, CHECKPOINTS_MAX, CREDIT_MAX, ID_BYTES_MAX,
+    MESSAGE_BYTES_MAX, PAGE_MAX, PEER_REQUESTS_MAX, PEER_SUBSCRIPTIONS_MAX, SESSION_OPEN_MAX, SESSIONS_MAX,
 };
 use cob_protocol::promise::CHANNEL_PRINCIPAL;
 use serde_json::{Value, json};
@@ -16,8 +16,19 @@ use crate::server::peers::{OPERATOR, Who};
 use crate::server::ticket::Ticket;
 
 /// What can be relied on in this version.
-const FEATURES: [&str; 8] =
-    ["execute", "subscribe", "promises", "calls", "tools", "channels", "attach", "handover"];
+const FEATURES: [&str; 11] = [
+    "execute",
+    "subscribe",
+    "promises",
+    "calls",
+    "tools",
+    "channels",
+    "attach",
+    "handover",
+    "checkpoints",
+    "fork",
+    "hibernate",
+];
 
 /// `proved` is the name of the key that the connection proved to have.
 pub(super) fn hello(ticket: Ticket, body: &HelloRequest, proved: Option<&str>) {
@@ -83,6 +94,9 @@ pub(crate) fn limits() -> Value {
         "credit_max": CREDIT_MAX,
         "page_max": PAGE_MAX,
         "channel_item_bytes_max": CHANNEL_ITEM_BYTES_MAX,
+        "checkpoints_max": CHECKPOINTS_MAX,
+        "bundles_max": BUNDLES_MAX,
+        "branches_max": BRANCHES_MAX,
     })
 }
 

@@ -23,6 +23,7 @@ pub(super) fn server(ticket: Ticket) {
         let info = json!({
             "server": ticket.agents.server(),
             "sessions": sessions(&ticket.agents),
+            "checkpoints": checkpoints(&ticket.agents),
             "pool": pool,
             "records": ticket.agents.bridge.metrics(),
             "endpoint": endpoint(&ticket.agents),
@@ -47,6 +48,21 @@ fn sessions(agents: &Agents) -> Value {
     let open = agents.directory.list();
     let executions: usize = open.iter().map(|handle| handle.open_executions()).sum();
     json!({ "open": open.len(), "open_executions": executions, "by_state": by_state(agents) })
+}
+
+/// Of all sessions: what they hold in memory, and what they have done.
+fn checkpoints(agents: &Agents) -> Value {
+    let (mut held, mut bytes, mut hibernating) = (0, 0, 0);
+    for holding in agents.directory.list().iter().map(|handle| handle.outlet.holding()) {
+        held += holding.checkpoints;
+        bytes += holding.bytes;
+        hibernating += usize::from(holding.wakes_at.is_some());
+    }
+    let mut all = agents.directory.deeds().figures();
+    all["in_memory"] = json!(held);
+    all["in_memory_bytes"] = json!(bytes);
+    all["hibernating_sessions"] = json!(hibernating);
+    all
 }
 
 fn by_state(agents: &Agents) -> BTreeMap<String, u64> {
@@ -87,6 +103,8 @@ fn interceptors(agents: &Agents) -> Value {
     Value::Object(all.map(|(name, figures)| (name.to_owned(), json!(figures))).collect::<Map<_, _>>())
 }
 
+const CHECKPOINTS: &str = "A figure of checkpoints: `cob info` explains them.";
+
 fn exposition(agents: &Agents, pool: &Value) -> String {
     let mut text = Exposition::default();
     agents.tally.write(&mut text);
@@ -96,6 +114,11 @@ fn exposition(agents: &Agents, pool: &Value) -> String {
     }
     let executions: usize = agents.directory.list().iter().map(|handle| handle.open_executions()).sum();
     text.one("cob_open_executions", "gauge", "Executions that wait, run or are delivered.", executions);
+    for (name, value) in checkpoints(agents).as_object().into_iter().flatten() {
+        let is_now = ["in_memory", "in_memory_bytes", "hibernating_sessions"].contains(&name.as_str());
+        let (kind, suffix) = if is_now { ("gauge", "") } else { ("counter", "_total") };
+        text.one(&format!("cob_checkpoints_{name}{suffix}"), kind, CHECKPOINTS, value);
+    }
     let records = json!(agents.bridge.metrics());
     text.numbers("cob_records", "A figure of the records: `cob info` explains them.", &records);
     text.numbers("cob_pool", "A figure of the pool of workers: `cob info` explains them.", pool);

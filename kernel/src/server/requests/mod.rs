@@ -2,6 +2,7 @@
 
 mod calls;
 mod channels;
+mod checkpoints;
 mod execute;
 mod forward;
 mod hello;
@@ -82,6 +83,14 @@ fn session_of(request: &AgentRequest) -> Option<SessionId> {
         R::Answer(body) => Some(body.promise.session),
         R::Cancel(body) => Some(body.promise.session),
         R::Interrupt(body) | R::Restart(body) => Some(body.session_id),
+        R::Checkpoint(body) => Some(body.session_id),
+        R::CheckpointList(body) => Some(body.session_id),
+        R::CheckpointDelete(body) => Some(body.checkpoint.session),
+        R::CheckpointExport(body) => Some(body.checkpoint.session),
+        R::CheckpointImport(body) => Some(body.session_id),
+        R::Restore(body) => Some(body.session_id),
+        R::Fork(body) => Some(body.session_id),
+        R::Hibernate(body) => Some(body.session_id),
         R::ToolRegister(body) => Some(body.session_id),
         R::ToolUnregister(body) => Some(body.session_id),
         R::ChannelOpen(body) => Some(body.session_id),
@@ -127,6 +136,14 @@ pub(crate) fn serve(
         R::Interrupt(body) => sessions::interrupt(ticket, &body),
         R::Cancel(body) => promises::cancel(ticket, &body),
         R::Restart(body) => sessions::restart(ticket, &body),
+        R::Checkpoint(body) => checkpoints::take(ticket, body),
+        R::CheckpointList(body) => checkpoints::list(ticket, &body),
+        R::CheckpointDelete(body) => checkpoints::delete(ticket, &body),
+        R::CheckpointExport(body) => checkpoints::export(ticket, body),
+        R::CheckpointImport(body) => checkpoints::import(ticket, body),
+        R::Restore(body) => checkpoints::restore(ticket, body),
+        R::Fork(body) => checkpoints::fork(ticket, body),
+        R::Hibernate(body) => checkpoints::hibernate(ticket, &body),
         R::ToolRegister(body) => calls::register(ticket, body),
         R::ToolUnregister(body) => calls::unregister(ticket, body),
         R::ChannelOpen(body) => channels::open(ticket, body),

@@ -54,7 +54,9 @@ fn of_session(ticket: Ticket, session: SessionId, from: EventNumber, credit: u64
         Err(refusal) => return ticket.refuse(&refusal),
     };
     let follower = ticket.agents.bridge.follow_session(session, from);
-    let status = ticket.agents.directory.get(session).map(|handle| handle.outlet.watch());
+    let handle = ticket.agents.directory.get(session);
+    let status = handle.as_ref().map(|handle| handle.outlet.watch());
+    let restored = handle.map(|handle| handle.outlet.watch_restored());
     ticket.spawn(move |ticket| async move {
         let seen = match ticket.who() {
             Ok(who) => ticket.agents.may_see_known(who, session).await,
@@ -64,7 +66,7 @@ fn of_session(ticket: Ticket, session: SessionId, from: EventNumber, credit: u64
             return ticket.refuse(&refusal);
         }
         ticket.ok(json!({ "subscription": line.name }));
-        SessionReader { line, session, follower, status }.read().await;
+        SessionReader { line, session, follower, status, restored }.read().await;
     });
 }
 

@@ -49,6 +49,7 @@ impl World {
         let nobody = || Refusal::bad("not in this test");
         let life = Life {
             open: Box::new(move |_, _| Box::pin(async move { Err(nobody()) })),
+            fork: Box::new(move |_, _| Box::pin(async move { Err(nobody()) })),
             attach: Box::new(move |_| Box::pin(async move { Err(nobody()) })),
             detach: Box::new(|_, _| Box::pin(async { Ok(()) })),
             handover: Box::new(|| Box::pin(async { Ok(()) })),
