@@ -58,3 +58,21 @@ def test_a_killed_server_costs_nothing():
     shown = run("retry_after_kill", COB)
     assert "-- killed" in shown and "joined" in shown and "effect: charged 10 EUR\n" in shown
     assert shown.count("step 4") == 2
+
+
+def test_the_best_state_goes_on(shared_server):
+    shown = run("tree_search", server=shared_server)
+    assert "cut the tails: 2.468" in shown and "logarithms: 0.065" in shown and shown.endswith("with 1978 rows\n")
+
+
+def test_what_failed_is_undone(shared_server):
+    shown = run("undo_loop", server=shared_server)
+    assert "without an undo: {'item': 'tea', 'cents': 250}" in shown
+    assert shown.count("now: {'item': 'tea', 'price': '2.50'}") == 2 and "the session is as it was at" in shown
+    assert shown.endswith("total: 970\n")
+
+
+def test_a_session_sleeps_and_wakes(shared_server):
+    shown = run("hibernate", server=shared_server)
+    assert "refused:" in shown and "asleep: dormant missing: ['numbers']" in shown
+    assert "awake: (True, 'Bob')" in shown and "durable, " in shown and "missing: numbers" in shown

@@ -31,7 +31,7 @@ def test_a_refusal_becomes_the_error_of_its_family():
     error = errors.from_content(content)
     assert isinstance(error, cob_client.Busy) and isinstance(error, cob_client.LimitReached)
     assert (error.code, error.hint, error.retry_after, error.ename) == ("busy", "wait", 0.25, "Busy")
-    assert str(error) == "[busy] full wait"
+    assert str(error) == "[busy] full. wait"
 
 
 def test_a_code_of_a_newer_server_is_an_error_too():

@@ -17,8 +17,9 @@ import os
 from typing import Any, Optional, Union
 
 from .backoff import Patience
-from .blocking import BlockingChannel, BlockingClient, BlockingExecution, BlockingSession
+from .blocking import BlockingChannel, BlockingCheckpoint, BlockingClient, BlockingExecution, BlockingSession
 from .channel import Channel
+from .checkpoint import Checkpoint, Checkpoints, Finding, Missing, Restoration
 from .client import Client
 from .connection import Options
 from .discovery import CurveKeys, Target
@@ -26,12 +27,15 @@ from .errors import (
     AlreadySettled,
     Busy,
     Canceled,
+    CheckpointFailed,
+    CheckpointRefused,
     CobError,
     CodeError,
     ConnectionLost,
     Declined,
     ExecutionError,
     Forbidden,
+    Incompatible,
     KeyReused,
     LimitReached,
     NotFound,
@@ -42,6 +46,7 @@ from .errors import (
     ServerNotFound,
     SessionClosed,
     ToolUnavailable,
+    Untrusted,
     WorkerFailed,
 )
 from .events import Event
@@ -55,12 +60,17 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadySettled",
     "BlockingChannel",
+    "BlockingCheckpoint",
     "BlockingClient",
     "BlockingExecution",
     "BlockingSession",
     "Busy",
     "Canceled",
     "Channel",
+    "Checkpoint",
+    "CheckpointFailed",
+    "CheckpointRefused",
+    "Checkpoints",
     "Client",
     "CobError",
     "CodeError",
@@ -71,9 +81,12 @@ __all__ = [
     "Event",
     "Execution",
     "ExecutionError",
+    "Finding",
     "Forbidden",
+    "Incompatible",
     "KeyReused",
     "LimitReached",
+    "Missing",
     "NotFound",
     "NotSettled",
     "Options",
@@ -82,6 +95,7 @@ __all__ = [
     "Prompt",
     "ProtocolError",
     "RequestError",
+    "Restoration",
     "Result",
     "ServerFailed",
     "ServerNotFound",
@@ -90,6 +104,7 @@ __all__ = [
     "Settlement",
     "Tool",
     "ToolUnavailable",
+    "Untrusted",
     "WorkerFailed",
     "connect",
     "connect_blocking",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Optional, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Optional, TypeVar, Union
 
 from .channel import Channel
+from .checkpoint import Checkpoint, Checkpoints, CheckpointView, Restoration
 from .client import Client
 from .errors import ConnectionLost
 from .events import Event
@@ -139,6 +141,34 @@ class BlockingChannel:
         return f"<Blocking{repr(self._inner)[1:]}"
 
 
+@dataclass(frozen=True, repr=False, kw_only=True)
+class BlockingCheckpoint(CheckpointView):
+    """See `cob_client.Checkpoint`."""
+
+    session: "BlockingSession" = field(compare=False)
+
+    @classmethod
+    def of(cls, inner: Checkpoint, session: "BlockingSession") -> "BlockingCheckpoint":
+        """The same checkpoint."""
+        return cls(**{each.name: getattr(inner, each.name) for each in fields(CheckpointView)}, session=session)
+
+    def restore(self, **options: Any) -> Restoration:
+        """See `cob_client.Checkpoint.restore`."""
+        return self.session.restore(self, **options)
+
+    def fork(self, n: int = 1, **options: Any) -> "list[BlockingSession]":
+        """See `cob_client.Checkpoint.fork`."""
+        return self.session.fork(n, checkpoint=self, **options)
+
+    def drop(self) -> None:
+        """See `cob_client.Checkpoint.drop`."""
+        self.session.drop_checkpoint(self)
+
+    def export(self, path: str) -> int:
+        """See `cob_client.Checkpoint.export`."""
+        return self.session.export_checkpoint(self, path)
+
+
 class BlockingSession:
     """See `cob_client.Session`."""
 
@@ -176,6 +206,43 @@ class BlockingSession:
     def info(self, *, namespace: bool = False) -> Mapping[str, Any]:
         """See `cob_client.Session.info`."""
         return self._portal.run(self._inner.info(namespace=namespace))
+
+    def checkpoint(self, label: Optional[str] = None, **options: Any) -> BlockingCheckpoint:
+        """See `cob_client.Session.checkpoint`."""
+        return BlockingCheckpoint.of(self._portal.run(self._inner.checkpoint(label, **options)), self)
+
+    def checkpoints(self) -> Checkpoints[BlockingCheckpoint]:
+        """See `cob_client.Session.checkpoints`."""
+        found = self._portal.run(self._inner.checkpoints())
+        return Checkpoints([BlockingCheckpoint.of(each, self) for each in found], found.policy, found.skipped)
+
+    def restore(self, checkpoint: Union[str, CheckpointView], **options: Any) -> Restoration:
+        """See `cob_client.Session.restore`."""
+        return self._portal.run(self._inner.restore(checkpoint, **options))
+
+    def undo(self, n: int = 1, *, now: bool = False) -> Restoration:
+        """See `cob_client.Session.undo`."""
+        return self._portal.run(self._inner.undo(n, now=now))
+
+    def fork(self, n: int = 1, **options: Any) -> "list[BlockingSession]":
+        """See `cob_client.Session.fork`."""
+        return [BlockingSession(self._portal, each) for each in self._portal.run(self._inner.fork(n, **options))]
+
+    def hibernate(self, *, force: bool = False) -> BlockingCheckpoint:
+        """See `cob_client.Session.hibernate`."""
+        return BlockingCheckpoint.of(self._portal.run(self._inner.hibernate(force=force)), self)
+
+    def drop_checkpoint(self, checkpoint: Union[str, CheckpointView]) -> None:
+        """See `cob_client.Session.drop_checkpoint`."""
+        self._portal.run(self._inner.drop_checkpoint(checkpoint))
+
+    def export_checkpoint(self, checkpoint: Union[str, CheckpointView], path: str) -> int:
+        """See `cob_client.Session.export_checkpoint`."""
+        return self._portal.run(self._inner.export_checkpoint(checkpoint, path))
+
+    def import_checkpoint(self, path: str, *, key: Optional[str] = None) -> BlockingCheckpoint:
+        """See `cob_client.Session.import_checkpoint`."""
+        return BlockingCheckpoint.of(self._portal.run(self._inner.import_checkpoint(path, key=key)), self)
 
     def complete(self, code: str, cursor_pos: Optional[int] = None) -> Mapping[str, Any]:
         """See `cob_client.Session.complete`."""

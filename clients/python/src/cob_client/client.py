@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generator, Mapping, Optional, Sequence
+from typing import Any, Generator, Mapping, Optional, Sequence, Union
 
 from .connection import Connection, Options
 from .discovery import Target
@@ -84,12 +84,15 @@ class Client:
         idle_timeout: Optional[float] = None,
         interrupt_grace: Optional[float] = None,
         durability: Optional[str] = None,
+        checkpoints: Optional[Union[str, Mapping[str, Any]]] = None,
         key: Optional[str] = None,
     ) -> Session:
         """Begins a session, or finds the one that was begun with the same `key`.
 
         `python` is the interpreter, `limits` are written as on the command line (``"memory=2G,time=30s"``), times are in
-        seconds. What is not given is the server's choice.
+        seconds. `checkpoints` is ``"auto"`` (one between any two executions), ``"manual"``, ``"off"``, or a policy as the
+        protocol has it: `mode`, `keep`, `budget_bytes`, `recover`, `hibernate_after_ms`, `durable_every_ms`. What is not
+        given is the server's choice.
         """
         content = present(
             language="python",
@@ -99,6 +102,7 @@ class Client:
             idle_timeout_ms=milliseconds(idle_timeout),
             interrupt_grace_ms=milliseconds(interrupt_grace),
             durability=durability,
+            checkpoints=checkpoints,
             idempotency_key=key if key is not None else new_id(),
         )
         reply = await self.connection.request("session_open", content)

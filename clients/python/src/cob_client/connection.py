@@ -25,7 +25,10 @@ from .wire import Message, new_id
 VERSIONS = (1,)
 #: They overtake data at the server, so they do not wait for room here either.
 CONTROL = frozenset(
-    "ping interrupt cancel restart answer credit unsubscribe promise_get session_info server_info metrics".split()
+    (
+        "ping interrupt cancel restart restore answer credit unsubscribe "
+        "promise_get session_info checkpoint_list server_info metrics"
+    ).split()
 )
 #: Data requests outstanding at once; the server takes 1024 of one peer.
 OUTSTANDING_MAX = 900

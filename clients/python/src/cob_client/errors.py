@@ -29,7 +29,10 @@ class CobError(Exception):
         self.ename = ename
 
     def __str__(self) -> str:
-        parts = [f"[{self.code}]" if self.code else "", self.message, self.hint]
+        message = self.message
+        if message and self.hint and message[-1] not in ".?!":
+            message += "."
+        parts = [f"[{self.code}]" if self.code else "", message, self.hint]
         return " ".join(part for part in parts if part)
 
 
@@ -50,7 +53,7 @@ class RequestError(CobError):
 
 
 class NotFound(RequestError):
-    """No such session, promise or subscription."""
+    """No such session, promise, checkpoint or subscription."""
 
 
 class Forbidden(RequestError):
@@ -81,6 +84,22 @@ class ToolUnavailable(RequestError):
     """Nobody offers the tool."""
 
 
+class CheckpointRefused(RequestError):
+    """Something would be missing in it (a thread, a child process, a variable), and it was not forced."""
+
+
+class CheckpointFailed(CobError):
+    """It could not be taken or restored; the session goes on as it was."""
+
+
+class Incompatible(RequestError):
+    """It was made with another interpreter or other packages, and the restore was not forced."""
+
+
+class Untrusted(RequestError):
+    """It is not signed with the key that was given: nothing of it was loaded."""
+
+
 class LimitReached(CobError):
     """A limit was reached: of memory, time, size…"""
 
@@ -94,7 +113,7 @@ class CodeError(CobError):
 
 
 class WorkerFailed(CobError):
-    """The process that runs the code failed: its variables are gone."""
+    """The process that runs the code failed: its variables are gone, or those of a checkpoint (`Result.restored`)."""
 
 
 class ServerFailed(CobError):
@@ -156,6 +175,13 @@ FAMILIES: Mapping[str, type[CobError]] = {
     "restarted": Canceled,
     "canceled": Canceled,
     "tool_unavailable": ToolUnavailable,
+    "unknown_checkpoint": NotFound,
+    "checkpoint_refused": CheckpointRefused,
+    "checkpoint_limit": LimitReached,
+    "checkpoint_failed": CheckpointFailed,
+    "incompatible_checkpoint": Incompatible,
+    "untrusted_bundle": Untrusted,
+    "damaged_bundle": ServerFailed,
     "slow_subscriber": LimitReached,
     "shutting_down": ServerFailed,
 }

@@ -29,10 +29,11 @@ class Event:
     ``began``           (of a session) an execution: `code`, `principal`, `execution_count`
     ``ended``           (of a session) an execution is settled: `promise` is its view
     ``status``          (of a session) its `state`
+    ``restored``        (of a session) its variables are those of a checkpoint now: `Restoration.of` reads it
     ==================  =====================================================================================
     """
 
-    #: The execution, ``"s7.e3"``; empty for ``status``.
+    #: The execution, ``"s7.e3"``; empty for ``status`` and ``restored``.
     promise: str
     #: Its number in the execution, from 1; 0 for what is about the session.
     number: int

@@ -7,6 +7,7 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
+from .checkpoint import Restoration
 from .events import Event
 from .wire import Message
 
@@ -145,15 +146,19 @@ class Settlement:
     state: str
     value: Mapping[str, Any]
     last_event: int = 0
-    #: ``kept`` or ``lost``: what became of the variables.
+    #: ``kept``, ``restored`` or ``lost``: what became of the variables.
     session_state: str = ""
+    #: Where they went back to, if they did.
+    restored: Optional[Restoration] = None
 
     @classmethod
     def of_reply(cls, reply: Message) -> "Settlement":
         """From an ``execute_reply``."""
         cob = reply.metadata.get("cob") or {}
         state = str(cob.get("state") or ("resolved" if reply.content.get("status") == "ok" else "rejected"))
-        return cls(state, reply.content, int(cob.get("last_event") or 0), str(cob.get("session_state") or ""))
+        last_event, variables = int(cob.get("last_event") or 0), str(cob.get("session_state") or "")
+        restored = Restoration.of(cob.get("restored") or reply.content.get("restored"))
+        return cls(state, reply.content, last_event, variables, restored)
 
     @classmethod
     def of_view(cls, view: Mapping[str, Any]) -> Optional["Settlement"]:
@@ -163,7 +168,9 @@ class Settlement:
             return None
         value = view.get("value")
         content = value if isinstance(value, Mapping) else {}
-        return cls(state, content, int(view.get("last_event") or 0), str(view.get("session_state") or ""))
+        last_event, variables = int(view.get("last_event") or 0), str(view.get("session_state") or "")
+        restored = Restoration.of(view.get("restored") or content.get("restored"))
+        return cls(state, content, last_event, variables, restored)
 
 
 class Result:
@@ -205,6 +212,12 @@ class Result:
         if self.settlement.value.get("ename"):
             return error_info(self.settlement.value)
         return self._event_error or ErrorInfo(self.settlement.state, "it ended without saying why")
+
+    @property
+    def restored(self) -> Optional[Restoration]:
+        """Where the variables come from, if the session went back to a checkpoint before this ran, or because it was
+        lost while this ran."""
+        return self.settlement.restored
 
     @property
     def execution_count(self) -> Optional[int]:
@@ -252,4 +265,5 @@ class Result:
         words += [f"{name}={len(text)} chars" for name, text in streams if text]
         words += [f"text={self.text!r:.60}"] if self.text is not None else []
         words += [f"displays={len(self.displays)}"] if self.displays else []
+        words += [f"restored={self.restored.checkpoint}"] if self.restored else []
         return f"<Result {' '.join(words)}>"

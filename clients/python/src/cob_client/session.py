@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Mapping, Optional, TypeVar, overload
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Mapping, Optional, TypeVar, Union, overload
 
 from .channel import Channel
+from .checkpoint import Checkpoint, Checkpoints, CheckpointView, Restoration, id_of, named, view_fields
 from .errors import CobError, ExecutionError, NotFound, ProtocolError, SessionClosed
-from .events import Event, event_of, gap_of
+from .events import Event
 from .execution import Execution, OnInput
 from .result import Result
-from .stream import Numbers, Stream
+from .session_events import SessionEvents, SessionStream, mapping
 from .tools import Tool
 from .wire import Message, new_id
 
@@ -132,7 +133,127 @@ class Session:
         """Everything the server tells of it; with `namespace` also names, types and sizes of its variables."""
         content = {"session_id": self.id, "namespace": namespace}
         reply = await self._client.connection.request("session_info", content)
-        return _mapping(reply.content.get("session"))
+        return mapping(reply.content.get("session"))
+
+    # --- Checkpoints -----------------------------------------------------------------------------------------
+
+    async def checkpoint(
+        self, label: Optional[str] = None, *, durable: bool = False, force: bool = False
+    ) -> Checkpoint:
+        """Keeps the session as it is at the next moment at which no code runs: in memory, which takes milliseconds and
+        lasts as long as the server's process; with `durable` also in the store.
+
+        `CheckpointRefused` when something of it would be lost, unless it is to be taken all the same (`force`): then its
+        `findings` and `missing` say what. Asked for again after a reconnect it may be there twice.
+        """
+        content = present(session_id=self.id, label=label, durable=durable, force=force)
+        return self._checkpoint_of(await self._client.connection.request("checkpoint", content))
+
+    async def checkpoints(self) -> Checkpoints[Checkpoint]:
+        """Those that are there, oldest first, with the `policy` of the session, and why the last automatic one was
+        `skipped`."""
+        reply = await self._client.connection.request("checkpoint_list", {"session_id": self.id})
+        views = [Checkpoint(**view_fields(view), session=self) for view in reply.content.get("checkpoints") or ()]
+        policy, skipped = reply.content.get("policy"), reply.content.get("skipped")
+        return Checkpoints(views, policy if isinstance(policy, Mapping) else {}, skipped)
+
+    async def restore(
+        self,
+        checkpoint: Union[str, CheckpointView],
+        *,
+        now: bool = False,
+        fresh: bool = False,
+        force: bool = False,
+    ) -> Restoration:
+        """Goes back to a checkpoint: one of `checkpoints`, its name (``"s7.k3"``), or a label, of which the newest counts.
+
+        That happens when the running code has ended; with `now` at once, and what runs or waits is cancelled. Variables of
+        one in memory replace everything; those of a durable one are set beside what is there, unless it is restored into a
+        `fresh` worker. `force`: also with another interpreter or other packages than it was made with.
+        It is not repeated over a reconnect, where other code may have run.
+        """
+        return await self._restore({**named(checkpoint), "now": now, "fresh": fresh, "force": force})
+
+    async def undo(self, n: int = 1, *, now: bool = False) -> Restoration:
+        """Goes back to before the last `n` executions. Needs a checkpoint from then: sessions opened with
+        ``checkpoints="auto"`` have the last few. What the code did outside its variables is not undone."""
+        return await self._restore({"undo": n, "now": now})
+
+    async def _restore(self, content: Mapping[str, Any]) -> Restoration:
+        connection = self._client.connection
+        reply = await connection.request("restore", {"session_id": self.id, **content}, repeat=False)
+        restoration = Restoration.of(reply.content.get("restored"))
+        if restoration is None:
+            raise ProtocolError("the server's reply has not the form that was expected.")
+        return restoration
+
+    async def fork(
+        self,
+        n: int = 1,
+        *,
+        checkpoint: Optional[Union[str, CheckpointView]] = None,
+        name: Optional[str] = None,
+        key: Optional[str] = None,
+        force: bool = False,
+    ) -> list["Session"]:
+        """`n` new sessions that begin where this one stands at the next moment at which no code runs, or where it stood at
+        a `checkpoint` in memory. Always a list, also of one. This session stays as it is.
+
+        With the same `key` they are the same sessions; without one it is still asked safely over reconnects. ``async with``
+        closes each as it does one that was opened.
+        """
+        content = present(
+            session_id=self.id,
+            checkpoint=None if checkpoint is None else await self._found(checkpoint),
+            count=n,
+            name=name,
+            force=force,
+            idempotency_key=key if key is not None else new_id(),
+        )
+        reply = await self._client.connection.request("fork", content)
+        return [Session(self._client, str(branch), is_own=True) for branch in reply.content.get("sessions") or ()]
+
+    async def hibernate(self, *, force: bool = False) -> Checkpoint:
+        """Puts everything into the store and gives up the worker and all checkpoints in memory. The next request wakes the
+        session up. `CheckpointRefused` when a variable cannot be saved, unless it may be lost (`force`)."""
+        content = {"session_id": self.id, "force": force}
+        return self._checkpoint_of(await self._client.connection.request("hibernate", content))
+
+    async def drop_checkpoint(self, checkpoint: Union[str, CheckpointView]) -> None:
+        """It is not needed any more."""
+        connection = self._client.connection
+        connections, name = connection.connections, await self._found(checkpoint)
+        try:
+            await connection.request("checkpoint_delete", {"checkpoint": name})
+        except NotFound:
+            # Sent again over a reconnect, the first one may have done it.
+            if connection.connections == connections:
+                raise
+
+    async def export_checkpoint(self, checkpoint: Union[str, CheckpointView], path: str) -> int:
+        """Writes a durable one into a file on the server's host; how many bytes it has. For the operator."""
+        content = {"checkpoint": await self._found(checkpoint), "path": path}
+        reply = await self._client.connection.request("checkpoint_export", content)
+        return int(reply.content.get("bytes") or 0)
+
+    async def import_checkpoint(self, path: str, *, key: Optional[str] = None) -> Checkpoint:
+        """Takes one in from a file on the server's host. `key`: that of the server that made it, in hexadecimal digits;
+        without it only what this server made is taken. Restoring it runs the code in it: take it only from somebody you
+        trust. For the operator."""
+        content = present(session_id=self.id, path=path, key=key)
+        return self._checkpoint_of(await self._client.connection.request("checkpoint_import", content))
+
+    def _checkpoint_of(self, reply: Message) -> Checkpoint:
+        return Checkpoint(**view_fields(mapping(reply.content.get("checkpoint"))), session=self)
+
+    async def _found(self, checkpoint: Union[str, CheckpointView]) -> str:
+        """The name of a checkpoint that may be given by its label."""
+        if "checkpoint" in named(checkpoint):
+            return id_of(checkpoint)
+        for each in reversed(await self.checkpoints()):
+            if each.label == checkpoint:
+                return each.id
+        raise NotFound(f"{self.id} has no checkpoint with the label {checkpoint!r}.", code="unknown_checkpoint")
 
     # --- About code ------------------------------------------------------------------------------------------
 
@@ -221,100 +342,3 @@ def raise_failure(result: Result) -> None:
 
         raise error from from_content(result.settlement.value)
     raise error
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ProtocolError("the server's reply has not the form that was expected.")
-    return value
-
-
-class SessionStream(Stream[Event]):
-    """Everything of a session. It is asked for again from the first execution that has not ended; what has come of it
-    and of later ones is known by its numbers."""
-
-    def __init__(self, connection: Any, session_id: str, first: int) -> None:
-        super().__init__(connection)
-        self._session_id = session_id
-        self._first = first
-        self._ended: set[int] = set()
-        self._open: dict[str, Numbers] = {}
-        self._state: Optional[str] = None
-
-    def _request(self, credit: int) -> tuple[str, Mapping[str, Any]]:
-        return "subscribe", {"session_id": self._session_id, "from": self._first, "credit": max(credit, 1)}
-
-    def _take(self, message: Message) -> None:
-        content = message.content
-        if message.type == "session_status":
-            self._status(str(content.get("state", "")))
-            return
-        if message.type == "execution_ended":
-            self._execution_ended(_mapping(content.get("promise")))
-            return
-        promise = str(content.get("promise", ""))
-        is_over = _number_of(promise) < self._first or _number_of(promise) in self._ended
-        if message.type == "execution_began":
-            if not is_over and promise not in self._open:
-                self._open[promise] = Numbers()
-                self._put(Event(promise, 0, "began", present(**dict(content))), cost=0)
-        elif message.type == "event":
-            self._event(event_of(message), is_over)
-        elif message.type == "gap" and not is_over:
-            gap, numbers = gap_of(message), self._open.setdefault(promise, Numbers())
-            if gap.number >= numbers.next:
-                numbers.next = gap.number + 1
-                self._put(gap, cost=0)
-
-    def _event(self, event: Event, is_over: bool) -> None:
-        numbers = self._open.setdefault(event.promise, Numbers())
-        admitted = False if is_over else numbers.admit(event.number)
-        if admitted is None:
-            self._again()
-        elif not admitted or event.kind == "done":
-            self._return(1)
-        else:
-            self._put(event)
-
-    def _execution_ended(self, view: Mapping[str, Any]) -> None:
-        promise = str(view.get("promise", ""))
-        number = _number_of(promise)
-        if number < self._first or number in self._ended:
-            return
-        self._open.pop(promise, None)
-        self._ended.add(number)
-        while self._first in self._ended:
-            self._ended.discard(self._first)
-            self._first += 1
-        self._put(Event(promise, 0, "ended", view), cost=0)
-
-    def _status(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            self._put(Event("", 0, "status", {"state": state}), cost=0)
-
-
-class SessionEvents:
-    """What `Session.events` gives; `detach` ends it."""
-
-    def __init__(self, stream: SessionStream) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> "SessionEvents":
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await self._stream.next()
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    async def detach(self) -> None:
-        """No more of them."""
-        await self._stream.stop()
-
-
-def _number_of(promise: str) -> int:
-    """The number of an execution in its session: 3 of ``"s7.e3"``."""
-    digits = promise.partition(".e")[2].partition(".")[0]
-    return int(digits) if digits.isdigit() else 0
