@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
 mod agents;
+mod bundles;
 mod ceiling;
+mod checkpoints;
 mod crashes;
 mod daemons;
 mod deaths;

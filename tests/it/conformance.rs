@@ -35,6 +35,7 @@ pages! {
     conformance_control "control.md";
     conformance_errors "errors.md";
     conformance_jupyter "jupyter.md";
+    conformance_checkpoints "checkpoints.md";
 }
 
 #[test]

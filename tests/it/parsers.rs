@@ -5,7 +5,12 @@ use cob_tests::seed::Seed;
 
 /// Inputs per target: a parser needs microseconds for one, the bridge makes a store for it.
 fn count(target: &str) -> u64 {
-    if target == "bridge" { 150 } else { 4_000 }
+    match target {
+        "bridge" => 150,
+        // A file for each.
+        "bundle" => 1_000,
+        _ => 4_000,
+    }
 }
 
 fn damaged(seed: &mut Seed, mut data: Vec<u8>) -> Vec<u8> {

@@ -455,6 +455,43 @@ async fn a_worker_that_the_server_itself_had_forked_outlives_its_zygote() {
     process::ended(worker).await;
 }
 
+/// It goes with its worker, of which it is the parent, whoever the server is.
+#[tokio::test]
+async fn a_worker_that_came_of_a_checkpoint_goes_from_server_to_server() {
+    let _alone = crate::ALONE.lock().await;
+    let sources = [("COB_TEST_WORKER", "scripted-zygote"), ("COB_TEST_POOL", "own")];
+    for (source, how) in sources.iter().flat_map(|source| [(*source, "kept"), (*source, "dropped")]) {
+        let folder = folder();
+        let place = folder.path().to_owned();
+        let killed = tokio::task::spawn_blocking(move || {
+            let variables = [source, ("COB_TEST_THAWED", how), ("COB_TEST_LIMITS", "processes=50")];
+            let server = Server::start_with(&place, "cell", "1.logged", LONG, &variables);
+            let pids = [server.worker, server.custodian, server.parent];
+            (pids, server.child.id(), server.end())
+        });
+        let ([worker, custodian, parent], dead, end) = killed.await.unwrap();
+        assert_eq!(end, Some(9));
+        assert_eq!(process::parent(worker), Some(parent), "{source:?} {how}");
+        tokio::task::spawn_blocking(|| Cgroups::detect().sweep()).await.unwrap();
+        let mut taken = fetch(folder.path()).await.unwrap();
+        assert_eq!(taken.worker.pid(), worker);
+        while !matches!(within("an event", taken.worker.next()).await, WorkerEvent::Frame(Frame::Done(_), _))
+        {
+        }
+        let printed = crate::execute(&mut taken.worker, 2, "again".to_owned()).await;
+        assert!(printed.ends_with(" again\n"), "{printed:?} {source:?} {how}");
+        taken.worker.kill();
+        while !matches!(within("an event", taken.worker.next()).await, WorkerEvent::Gone(_)) {}
+        drop(taken);
+        // What is no checkpoint any more had another parent.
+        for pid in [worker, custodian].into_iter().chain((how == "kept").then_some(parent)) {
+            process::ended(pid).await;
+        }
+        within("the end of the group", cob_pool::cleared()).await;
+        assert_eq!(cgroups::of(dead), Vec::<std::path::PathBuf>::new());
+    }
+}
+
 /// Not a test: what staging costs. `cargo test -p cob-tests --test pool figures -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "it measures"]

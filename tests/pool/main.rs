@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "every line is a test or helps one")]
 
 mod custody;
+mod frozen;
 mod load;
 mod stalled;
 
@@ -40,8 +41,7 @@ async fn lease(pool: &Pool, request: &Request) -> Leased {
     within("a worker", pool.lease(request)).await.unwrap_or_else(|error| unreachable!("{error}"))
 }
 
-/// Runs one execution, and gives back what it printed.
-async fn execute(worker: &mut Worker, execution: u64, code: String) -> String {
+fn cell(execution: u64) -> Frame {
     let execute = Execute {
         execution,
         count: 1,
@@ -51,7 +51,12 @@ async fn execute(worker: &mut Worker, execution: u64, code: String) -> String {
         user_expressions: Json::object(),
         parent: Json::object(),
     };
-    worker.send(&execute.into(), vec![code.into()], Lane::Data).unwrap();
+    execute.into()
+}
+
+/// Runs one execution, and gives back what it printed.
+async fn execute(worker: &mut Worker, execution: u64, code: String) -> String {
+    worker.send(&cell(execution), vec![code.into()], Lane::Data).unwrap();
     let mut printed = String::new();
     loop {
         match within("an event", worker.next()).await {

@@ -233,3 +233,12 @@ def test_a_progress_bar_for_notebooks(rich):
 def test_numpy_prints_and_computes(rich):
     assert rich.run("import numpy as np\nnp.arange(6).reshape(2, 3)").ok().result == "array([[0, 1, 2],\n       [3, 4, 5]])"
     assert rich.run("(np.ones((300, 300)) @ np.ones((300, 300))).sum()").ok().result == "np.float64(27000000.0)"
+
+
+@pytest.mark.cob_only("is never without IPython")
+def test_results_outlive_the_loading_of_ipython(own):
+    kernel = own("rich")
+    kernel.run("1").ok()
+    kernel.run("2").ok()
+    assert kernel.run("%time None\n_, __").ok().result == "(2, 1)"
+    assert kernel.run("_").ok().result == "(2, 1)"

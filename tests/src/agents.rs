@@ -4,6 +4,7 @@ mod client;
 mod got;
 mod watch;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -163,9 +164,30 @@ impl Serve {
     /// # Panics
     /// When it does not.
     pub async fn start_again(&mut self) {
+        self.start_again_with(&[]).await;
+    }
+
+    /// The same, with more variables in the environment of that one process.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub async fn start_again_with(&mut self, variables: &[(&str, &str)]) {
         self.earlier.extend(self.server.log());
-        self.server.launch_again();
+        self.server.launch_again_with(variables);
         self.listens().await;
+    }
+
+    /// Waits for its death at a crash point.
+    ///
+    /// # Panics
+    /// When it does not end, or otherwise.
+    pub async fn dies(&mut self) {
+        let status = self.server.dies().await;
+        assert!(
+            status.signal() == Some(Signal::KILL.as_raw()),
+            "{status}:\n{}",
+            self.server.log().join("\n")
+        );
     }
 
     /// Starts another one that takes its place while it runs; the one before must end well.

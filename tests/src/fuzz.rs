@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("limits", limits),
     ("zygote", zygote),
     ("bridge", bridge),
+    ("bundle", bundle),
 ];
 
 /// Frames of a worker, in pieces of a size that the first byte says, before and after the handshake.
@@ -68,6 +69,23 @@ pub fn frames(data: &[u8]) {
             }
         }
     }
+}
+
+/// Bundles that somebody exported: the first byte says whether the rest is a file, or a manifest.
+///
+/// # Panics
+/// When there is no folder for the file.
+pub fn bundle(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    if first & 1 == 1 {
+        return cob_bridge::check_manifest(rest);
+    }
+    let folder = crate::durable::memory_folder();
+    let path = folder.path().join("file");
+    std::fs::write(&path, rest).expect("a file");
+    let is_one = cob_bridge::check_archive(&path);
+    let (whole, _) = cob_bridge::example_archive().expect("an example");
+    assert!(is_one || rest != whole);
 }
 
 /// Multipart messages: a part ends at a byte 0xff, and `<` alone stands for the delimiter.
@@ -280,6 +298,10 @@ pub fn examples(target: &str) -> Vec<Vec<u8>> {
         ],
         "zygote" => zygote_packets(),
         "bridge" => bridge_operations(),
+        "bundle" => {
+            let (file, manifest) = cob_bridge::example_archive().expect("an example");
+            vec![with(0, &file), with(1, &manifest)]
+        }
         _ => Vec::new(),
     }
 }

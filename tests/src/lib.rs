@@ -9,6 +9,7 @@
 //! program. Workers run in the Python that `COB_BARE` names, else in the `python3` of the search path.
 
 pub mod agents;
+pub mod bundles;
 pub mod cgroups;
 pub mod checker;
 pub mod client;

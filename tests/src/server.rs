@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kernel::{Setup, TestKernel, command, marker, runtime_folder};
+use crate::kernel::{Setup, TestKernel, command, launched, marker, runtime_folder};
 use crate::log::Log;
 use crate::{process, programs, teardown, within};
 
@@ -30,6 +30,7 @@ pub struct ServerSetup {
     environment: Vec<(OsString, OsString)>,
     own: Vec<(OsString, OsString)>,
     arguments: Vec<OsString>,
+    launcher: Vec<OsString>,
     is_warmed: bool,
 }
 
@@ -65,6 +66,7 @@ impl ServerSetup {
             environment: Vec::new(),
             own: Vec::new(),
             arguments: Vec::new(),
+            launcher: Vec::new(),
             is_warmed: true,
         }
     }
@@ -118,6 +120,13 @@ impl ServerSetup {
         self
     }
 
+    /// Started by another program, which becomes it.
+    #[must_use]
+    pub fn launcher(mut self, command: impl IntoIterator<Item = OsString>) -> Self {
+        self.launcher = command.into_iter().collect();
+        self
+    }
+
     /// Told of no interpreter: the first kernel that asks makes its own warm.
     #[must_use]
     pub fn cold(mut self) -> Self {
@@ -149,7 +158,7 @@ impl ServerSetup {
         let runtime = runtime_folder(folder.path());
         std::fs::DirBuilder::new().mode(0o700).create(runtime).expect("a folder");
         let marker = marker();
-        let (child, log) = self.spawn(folder.path(), &marker, &[]);
+        let (child, log) = self.spawn(folder.path(), &marker, &[], &[]);
         let marker = format!("{MARK}={marker}");
         TestServer {
             setup: self,
@@ -163,15 +172,19 @@ impl ServerSetup {
         }
     }
 
-    fn spawn(&self, folder: &Path, marker: &str, more: &[&str]) -> (Child, Log) {
+    fn spawn(&self, folder: &Path, marker: &str, more: &[&str], variables: &[(&str, &str)]) -> (Child, Log) {
         let mut command = command(&[OsStr::new("serve"), OsStr::new("--import")], folder);
         command.arg(&self.imports).arg("--spares").arg(self.spares.to_string());
         command.arg("--session-spares").arg(self.session_spares.to_string());
         if self.is_warmed {
             command.arg("--python").arg(&self.python);
         }
+        // What other tests do to the memory of this host must not reach the sessions of this one.
+        command.arg("--ignore-pressure");
         command.args(&self.arguments).args(more).env("COB_LOG", "info,cob_pool=debug").env(MARK, marker);
         command.envs(self.environment.iter().chain(&self.own).map(|(name, value)| (name, value)));
+        command.envs(variables.iter().copied());
+        let mut command = launched(&self.launcher, command);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("cob starts");
         let log = Log::of(child.stderr.take().expect("a pipe"));
         (child, log)
@@ -207,9 +220,17 @@ impl TestServer {
     /// # Panics
     /// When the process cannot be started, or the log of the one before has what it must not have.
     pub fn launch_again(&mut self) {
+        self.launch_again_with(&[]);
+    }
+
+    /// The same, with more variables in the environment of that one process.
+    ///
+    /// # Panics
+    /// As [`launch_again`](Self::launch_again).
+    pub fn launch_again_with(&mut self, variables: &[(&str, &str)]) {
         let lines = self.log.finish();
         let marker = self.marker.split_once('=').map_or("", |(_, value)| value);
-        let (child, log) = self.setup.spawn(self.folder.path(), marker, &[]);
+        let (child, log) = self.setup.spawn(self.folder.path(), marker, &[], variables);
         (self.child, self.log, self.killed) = (child, log, false);
         assert_eq!(teardown::lines(lines, self.errors_expected), Vec::<String>::new());
     }
@@ -222,7 +243,7 @@ impl TestServer {
     pub async fn replace(&mut self) -> Vec<String> {
         self.look_for_custodians();
         let marker = self.marker.split_once('=').map_or("", |(_, value)| value);
-        let (child, log) = self.setup.spawn(self.folder.path(), marker, &["--replace"]);
+        let (child, log) = self.setup.spawn(self.folder.path(), marker, &["--replace"], &[]);
         let status = self.end().await;
         let lines = self.log.finish();
         assert!(status.success(), "the one that was replaced ended with {status}:\n{}", lines.join("\n"));
@@ -318,8 +339,9 @@ impl TestServer {
     #[must_use]
     pub fn zygote(&self) -> u32 {
         let mut children = process::children(self.pid());
-        // Another child is there for the workers that shall outlive the server.
-        children.retain(|pid| !is_custodian(*pid));
+        // Another child is there for the workers that shall outlive the server, and workers whose zygote has ended are
+        // adopted; those have two pipes for what they print, and a zygote has one.
+        children.retain(|pid| !is_custodian(*pid) && has_one_output(*pid));
         let [zygote] = children.as_slice() else { unreachable!("children of the server: {children:?}") };
         *zygote
     }
@@ -394,6 +416,16 @@ impl TestServer {
         process::signal(self.pid(), signal);
     }
 
+    /// Waits for the death that it brings on itself, at a crash point.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn dies(&mut self) -> ExitStatus {
+        self.killed = true;
+        self.look_for_custodians();
+        self.end().await
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -429,6 +461,12 @@ impl TestServer {
         wrong.extend(teardown::lines(self.log.finish(), self.errors_expected));
         wrong
     }
+}
+
+/// Whether its stdout and its stderr are the same pipe.
+fn has_one_output(pid: u32) -> bool {
+    let pipe = |number| std::fs::read_link(format!("/proc/{pid}/fd/{number}")).ok();
+    pipe(1).is_some() && pipe(1) == pipe(2)
 }
 
 fn is_custodian(pid: u32) -> bool {

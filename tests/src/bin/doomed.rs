@@ -7,6 +7,7 @@
 //! `7.logged`, `7.recorded`, or a time in microseconds after which it strikes wherever it is: `after.1500`. The fourth is
 //! the grace in milliseconds. `COB_TEST_LIMITS` holds the limits of the session, `COB_TEST_POOL` names the socket of
 //! the pool that its worker comes from (`own`: one of its own), `COB_TEST_WORKER` the program of one that is started.
+//! With `COB_TEST_THAWED` the worker is one that goes on from a checkpoint, which is `kept` or `dropped`.
 #![allow(clippy::unwrap_used, reason = "it is a test")]
 
 use std::fs;
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cob_pool::{
-    Custodian, Deposit, Lane, Origin, Pool, PoolConfig, Program, Request, SharedPool, Worker, WorkerEvent,
-    Workers, take_over,
+    Custodian, Deposit, Frozen, Lane, Origin, Place, Pool, PoolConfig, Program, Request, SharedPool, Thaw,
+    Worker, WorkerEvent, Workers, take_over,
 };
 use cob_protocol::frame::{Execute, Frame, StreamName};
 use cob_protocol::handshake::{Hello, VERSIONS};
@@ -51,6 +52,24 @@ struct Server {
 fn program(name: &str) -> Program {
     let path = std::env::current_exe().unwrap().with_file_name(name);
     Program { path, arguments: Vec::new(), image: None, environment: Vec::new(), directory: None }
+}
+
+/// A worker in the place of `first`, and the checkpoint that it goes on from.
+async fn thawed(mut first: Worker, request: &Request) -> (Worker, Frozen) {
+    let freezing = first.freeze(false).unwrap();
+    let mut frozen = std::pin::pin!(freezing.frozen());
+    let frozen = loop {
+        tokio::select! {
+            frozen = &mut frozen => break frozen.unwrap(),
+            _ = first.next() => {}
+        }
+    };
+    // The end of one overlaps with the start of the other.
+    first.kill();
+    let thaw = Thaw { hello: request.hello.clone(), limits: request.limits.clone(), place: Place::Same };
+    let worker = frozen.thaw(&thaw).await.unwrap().worker;
+    while !matches!(first.next().await, WorkerEvent::Gone(_)) {}
+    (worker, frozen)
 }
 
 impl Server {
@@ -124,6 +143,19 @@ impl Server {
             leased = workers.lease(&request).await.unwrap();
         }
         let mut worker = leased.worker;
+        if let Ok(how) = std::env::var("COB_TEST_THAWED") {
+            let (thawed, frozen) = thawed(worker, &request).await;
+            worker = thawed;
+            match &how[..] {
+                // For as long as the server lives.
+                "kept" => std::mem::forget(frozen),
+                _ => {
+                    let pid = frozen.pid();
+                    drop(frozen);
+                    process::ended(pid).await;
+                }
+            }
+        }
         worker.record(worker.given());
         self.log(&Entry::Frame(worker.given().frames, 0));
         let deposit = custodian.deposit(&worker, "a note").await.unwrap();

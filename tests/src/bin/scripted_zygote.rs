@@ -6,6 +6,9 @@
 //! | `PYTHONDIES_BORN` | every so many-th, before it says that it waits |
 //! | `PYTHONDIES_GREETED` | every so many-th, when its session has come |
 //!
+//! It can be frozen, and what it holds is one blob of somewhat more than two pieces; with `SAVING` it `fails` or
+//! `dies` instead of saving.
+//!
 //! Zygotes get these variables because they begin like those of Python.
 
 use std::convert::Infallible;
@@ -13,9 +16,13 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use cob_protocol::bundle::{Outline, Runtime};
+use cob_protocol::checkpoint::{Finding, Loaded};
 use cob_protocol::frame::{Comm, Complete, DoneStatus, Execute, Inspect, IsComplete, Outcome};
 use cob_protocol::handshake::Hello;
 use cob_protocol::json::Json;
+use cob_protocol::limits::BUNDLE_PIECE_BYTES;
+use cob_worker::bundle::{BundleReader, BundleWriter};
 use cob_worker::descriptors::Role;
 use cob_worker::process::{self, Pid};
 use cob_worker::run::{Ending, run};
@@ -112,6 +119,46 @@ impl Executor for Counting {
         // Unbuffered, so that it lies in the pipe before the end is told.
         let written = writeln!(io::stdout(), "{number} {code}").and_then(|()| io::stdout().flush());
         if written.is_ok() { DoneStatus::Ok.into() } else { DoneStatus::Error.into() }
+    }
+
+    fn before_freeze(&mut self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn save(&mut self, bundle: &mut BundleWriter) -> Result<(), String> {
+        match std::env::var("SAVING").as_deref() {
+            Ok("fails") => return Err("it has no numbers".to_owned()),
+            Ok("dies") => die(),
+            _ => {}
+        }
+        let failed = |error: io::Error| error.to_string();
+        bundle.write(&vec![7; 2 * BUNDLE_PIECE_BYTES + 5]).map_err(failed)?;
+        bundle.end_blob().map_err(failed)?;
+        let outline = Outline {
+            language: "counting".to_owned(),
+            runtime: Runtime::default(),
+            components: Vec::new(),
+            missing: Vec::new(),
+            extra: serde_json::Value::Null,
+        };
+        bundle.finish(&outline).map_err(failed)
+    }
+
+    fn load(&mut self, bundle: &mut BundleReader, _: bool) -> Outcome {
+        let mut read = || -> io::Result<String> {
+            bundle.outline()?;
+            let bytes: usize = std::iter::from_fn(|| bundle.blob().transpose())
+                .map(|blob| blob.map(|blob| blob.len()))
+                .sum::<io::Result<usize>>()?;
+            Ok(format!("{bytes} bytes"))
+        };
+        match read() {
+            Ok(text) => {
+                let loaded = Loaded { restored: vec![text], ..Loaded::default() };
+                Json::of(&loaded).map_or_else(|error| Outcome::Declined(error.to_string()), Outcome::Value)
+            }
+            Err(error) => Outcome::Declined(error.to_string()),
+        }
     }
 
     fn comm(&mut self, _: &Comm, _: &[Bytes]) -> DoneStatus {

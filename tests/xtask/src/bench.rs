@@ -1,9 +1,10 @@
 //! The benchmarks, when their client is at hand: cob against ipykernel in the same run. `--stage pool` measures what
-//! warm workers give instead, `--stage bridge` what records cost, `--stage serve` agents and many sessions in one server.
+//! warm workers give instead, `--stage bridge` what records cost, `--stage serve` agents and many sessions in one server,
+//! `--stage checkpoints` what it takes to keep a session and to go back.
 
 use std::path::{Path, PathBuf};
 
-use crate::env::Envs;
+use crate::env::{self, Envs};
 use crate::shell::{self, Failure};
 use crate::{cargo, paths};
 
@@ -20,8 +21,9 @@ pub(crate) fn run(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
         [stage, name, rest @ ..] if stage == "--stage" && name == "pool" => pool(envs, &client, rest),
         [stage, name, rest @ ..] if stage == "--stage" && name == "bridge" => bridge(envs, rest),
         [stage, name, rest @ ..] if stage == "--stage" && name == "serve" => serve(envs, rest),
+        [stage, name, rest @ ..] if stage == "--stage" && name == "checkpoints" => checkpoints(envs, rest),
         [stage, ..] if stage == "--stage" => {
-            Err(Failure::new("the stages that can be measured alone: pool, bridge, serve."))
+            Err(Failure::new("the stages that can be measured alone: pool, bridge, serve, checkpoints."))
         }
         _ => kernels(envs, &client, arguments),
     }
@@ -102,6 +104,14 @@ fn serve(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
     bench.arg("--agent-load").arg(paths::target().join("release/agent-load"));
     bench.arg("--python").arg(&envs.rich).arg("--ipykernel").arg(&envs.client);
     shell::run(bench.args(arguments))
+}
+
+/// Keeping a session, going back and branching off, against what people do by hand: pickle and its kin.
+fn checkpoints(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
+    let python = env::bench()?;
+    let mut bench = shell::command(&envs.client);
+    bench.arg(paths::tests().join("bench/checkpoints.py")).arg("--cob").arg(paths::cob(true));
+    shell::run(bench.arg("--python").arg(python).args(arguments))
 }
 
 fn folder() -> PathBuf {

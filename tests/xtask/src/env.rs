@@ -3,7 +3,8 @@
 //! - `client`: what the tests themselves run in (pytest, Jupyter's clients);
 //! - `rich`: a user's environment with IPython, numpy, pandas, matplotlib;
 //! - `bare`: a user's environment with nothing at all;
-//! - `py310` … `py313`, `system`: bare ones, of each Python that is here.
+//! - `py310` … `py313`, `system`: bare ones, of each Python that is here;
+//! - `bench`: numpy and serializers, made when checkpoints are measured.
 //!
 //! **Invariant:** a folder with a stamp is complete, and was made from exactly
 //! what the stamp says. Two set-ups at once wait for each other.
@@ -62,6 +63,12 @@ pub(crate) fn set_up() -> Result<Envs, Failure> {
     let system = python::system().map(|found| create("system", &found, None)).transpose()?;
     pythons.push(("system".to_owned(), system));
     Ok(Envs { client, rich, bare, pythons })
+}
+
+/// The interpreter that checkpoints are measured with; no test needs it.
+pub(crate) fn bench() -> Result<PathBuf, Failure> {
+    let _lock = lock(&paths::envs().join(".lock"))?;
+    create("bench", &python::main()?, Some("bench.txt"))
 }
 
 /// Held until the returned file is dropped.
