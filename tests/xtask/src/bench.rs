@@ -1,6 +1,7 @@
 //! The benchmarks, when their client is at hand: cob against ipykernel in the same run. `--stage pool` measures what
 //! warm workers give instead, `--stage bridge` what records cost, `--stage serve` agents and many sessions in one server,
-//! `--stage checkpoints` what it takes to keep a session and to go back.
+//! `--stage checkpoints` what it takes to keep a session and to go back, `--stage javascript` the other language against
+//! Deno's kernel.
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,12 @@ pub(crate) fn run(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
         [stage, name, rest @ ..] if stage == "--stage" && name == "bridge" => bridge(envs, rest),
         [stage, name, rest @ ..] if stage == "--stage" && name == "serve" => serve(envs, rest),
         [stage, name, rest @ ..] if stage == "--stage" && name == "checkpoints" => checkpoints(envs, rest),
+        [stage, name, rest @ ..] if stage == "--stage" && name == "javascript" => {
+            javascript(envs, &client, rest)
+        }
         [stage, ..] if stage == "--stage" => {
-            Err(Failure::new("the stages that can be measured alone: pool, bridge, serve, checkpoints."))
+            let stages = "pool, bridge, serve, checkpoints, javascript";
+            Err(Failure::new(format!("the stages that can be measured alone: {stages}.")))
         }
         _ => kernels(envs, &client, arguments),
     }
@@ -112,6 +117,14 @@ fn checkpoints(envs: &Envs, arguments: &[String]) -> Result<(), Failure> {
     let mut bench = shell::command(&envs.client);
     bench.arg(paths::tests().join("bench/checkpoints.py")).arg("--cob").arg(paths::cob(true));
     shell::run(bench.arg("--python").arg(python).args(arguments))
+}
+
+/// Sessions in JavaScript against Deno's Jupyter kernel.
+fn javascript(envs: &Envs, client: &Path, arguments: &[String]) -> Result<(), Failure> {
+    let deno = env::deno()?.with_file_name("deno");
+    let mut bench = shell::command(&envs.client);
+    bench.arg(paths::tests().join("bench/javascript.py")).arg("--kernel-bench").arg(client);
+    shell::run(bench.arg("--cob").arg(paths::cob(true)).arg("--deno").arg(deno).args(arguments))
 }
 
 fn folder() -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::engine;
 use crate::env::Envs;
 use crate::paths;
 use crate::shell::{self, Failure};
@@ -11,6 +12,7 @@ use crate::tally::Tally;
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root()).args(arguments);
+    engine::equip(&mut command);
     command
 }
 

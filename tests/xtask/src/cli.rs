@@ -24,6 +24,8 @@ The steps they are made of:
            [-- --stage pool <arguments of tests/bench/pool.py>] measures warm workers
            [-- --stage bridge <arguments of tests/bench/bridge.py>] measures what records cost
            [-- --stage serve <arguments of tests/bench/serve.py>] measures agents and many sessions
+           [-- --stage checkpoints <arguments of tests/bench/checkpoints.py>] measures keeping a session
+           [-- --stage javascript <arguments of tests/bench/javascript.py>] compares with Deno's kernel
            COB_BENCH names the folder of kernel_bench.py
 
 Environment:

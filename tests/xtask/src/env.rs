@@ -4,7 +4,9 @@
 //! - `rich`: a user's environment with IPython, numpy, pandas, matplotlib;
 //! - `bare`: a user's environment with nothing at all;
 //! - `py310` … `py313`, `system`: bare ones, of each Python that is here;
-//! - `bench`: numpy and serializers, made when checkpoints are measured.
+//! - `bench`: numpy and serializers, made when checkpoints are measured;
+//! - `deno`: Deno, made when JavaScript is measured;
+//! - `cmake`: cmake and ninja, where the machine has none and they may not be installed.
 //!
 //! **Invariant:** a folder with a stamp is complete, and was made from exactly
 //! what the stamp says. Two set-ups at once wait for each other.
@@ -13,6 +15,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::engine;
 use crate::paths;
 use crate::python::{self, Interpreter};
 use crate::shell::{self, Failure};
@@ -47,6 +50,7 @@ impl fmt::Display for Envs {
 pub(crate) fn set_up() -> Result<Envs, Failure> {
     let folder = paths::envs();
     fs::create_dir_all(&folder).map_err(|error| broken("create", &folder, &error))?;
+    engine::set_up()?;
     let _lock = lock(&folder.join(".lock"))?;
 
     let main = python::main()?;
@@ -67,8 +71,25 @@ pub(crate) fn set_up() -> Result<Envs, Failure> {
 
 /// The interpreter that checkpoints are measured with; no test needs it.
 pub(crate) fn bench() -> Result<PathBuf, Failure> {
-    let _lock = lock(&paths::envs().join(".lock"))?;
-    create("bench", &python::main()?, Some("bench.txt"))
+    on_demand("bench", "bench.txt")
+}
+
+/// The environment that holds Deno, whose kernel JavaScript is measured against.
+pub(crate) fn deno() -> Result<PathBuf, Failure> {
+    on_demand("deno", "deno.txt")
+}
+
+/// The environment that holds cmake and ninja.
+pub(crate) fn cmake() -> Result<PathBuf, Failure> {
+    on_demand("cmake", "cmake.txt")
+}
+
+/// One that most runs do without.
+fn on_demand(name: &str, requirements: &str) -> Result<PathBuf, Failure> {
+    let folder = paths::envs();
+    fs::create_dir_all(&folder).map_err(|error| broken("create", &folder, &error))?;
+    let _lock = lock(&folder.join(".lock"))?;
+    create(name, &python::main()?, Some(requirements))
 }
 
 /// Held until the returned file is dropped.
@@ -129,7 +150,7 @@ fn need_pip(base: &Interpreter) -> Result<(), Failure> {
     } else {
         "python3-venv".to_owned()
     };
-    system::install(&package, "this Python cannot create virtual environments")?;
+    system::install(&[&package], "this Python cannot create virtual environments")?;
     if works() {
         Ok(())
     } else {

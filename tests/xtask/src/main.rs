@@ -8,6 +8,7 @@ mod cargo;
 mod check;
 mod cli;
 mod demo;
+mod engine;
 mod env;
 mod paths;
 mod python;
@@ -47,7 +48,7 @@ fn run(task: Task) -> Result<(), Failure> {
         }
         Task::Setup => env::set_up().map(|envs| println!("{envs}")),
         Task::Demo => demo::run(),
-        Task::Check => check::run().into_result(),
+        Task::Check => engine::set_up().and_then(|()| check::run().into_result()),
         Task::Rust => cargo::test(&env::set_up()?).into_result(),
         Task::Python(options) => suite::run(&env::set_up()?, &options).into_result(),
         Task::Client => suite::run_client(&env::set_up()?).into_result(),

@@ -49,7 +49,7 @@ pub(crate) fn main() -> Result<Interpreter, Failure> {
     if let Some(found) = first_supported() {
         return Ok(found);
     }
-    system::install("python3", "cob needs Python 3.10 or newer, and there is none")?;
+    system::install(&["python3"], "cob needs Python 3.10 or newer, and there is none")?;
     first_supported().ok_or_else(|| {
         Failure::new(
             "this system's python3 is older than 3.10; install a newer one and name it in COB_PYTHON.",

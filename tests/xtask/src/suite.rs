@@ -18,7 +18,8 @@ pub(crate) struct Options {
     pub(crate) pytest: Vec<String>,
 }
 
-/// What a warm worker might do otherwise than one that was started: everything about the interpreter itself.
+/// What a warm worker might do otherwise than one that was started: everything about the interpreter itself, of every
+/// language.
 const WARM: &[&str] = &[
     "--warm",
     "test_async.py",
@@ -30,6 +31,7 @@ const WARM: &[&str] = &[
     "test_execute.py",
     "test_fork.py",
     "test_interrupt.py",
+    "test_languages.py",
     "test_order.py",
     "test_stdin.py",
 ];
@@ -42,6 +44,7 @@ const SURVIVING: &[&str] = &[
     "test_display.py",
     "test_fork.py",
     "test_interrupt.py",
+    "test_languages.py",
     "test_order.py",
     "test_stdin.py",
     "test_volume.py",
