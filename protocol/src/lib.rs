@@ -20,6 +20,7 @@ pub mod json;
 pub mod limits;
 pub mod message;
 pub mod page;
+pub mod permissions;
 pub mod promise;
 pub mod registry;
 pub mod resources;

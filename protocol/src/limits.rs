@@ -34,6 +34,21 @@ pub const UNKNOWN_FRAMES_MAX: u32 = 1024;
 /// Bytes that wait to be written to a worker before the kernel stops taking more requests.
 pub const WORKER_QUEUE_BYTES_MAX: usize = 64 * MIB;
 
+// --- Questions about code --------------------------------------------------------------------------------------
+
+/// Completions in one answer.
+pub const COMPLETIONS_MAX: usize = 5000;
+/// Variables in one list of them.
+pub const NAMESPACE_NAMES_MAX: usize = 1000;
+/// Longest name or type in such a list, in characters.
+pub const NAMESPACE_NAME_CHARACTERS_MAX: usize = 200;
+/// Source of one function that is shown, in UTF-16 code units.
+pub const INSPECT_SOURCE_UNITS_MAX: usize = 64 * KIB;
+/// Characters of a value that are shown, briefly and at length.
+pub const INSPECT_VALUE_CHARACTERS: [usize; 2] = [400, 8000];
+/// Calls around the cursor that are asked about.
+pub const INSPECT_SUBJECTS_MAX: usize = 16;
+
 // --- Output -------------------------------------------------------------------------------------------------
 
 /// Capacity asked for each of a worker's two output pipes.
@@ -441,6 +456,33 @@ pub const OUTPUT_LIMIT_BYTES_MAX: u64 = OUTPUT_KEPT_BYTES_MAX as u64;
 /// How long a list of limits may be, as text.
 pub const LIMITS_TEXT_BYTES_MAX: usize = KIB;
 
+// --- JavaScript ---------------------------------------------------------------------------------------------
+
+/// What the heap of a JavaScript session may hold when its memory is not limited.
+pub const JS_HEAP_BYTES: usize = 1024 * MIB;
+/// What it may hold at least, however little memory the session may have.
+pub const JS_HEAP_BYTES_MIN: usize = 64 * MIB;
+/// When the limit was reached and variables still hold as much: room to let go of them.
+pub const JS_HEAP_ROOM_BYTES: usize = 8 * MIB;
+/// What the heap may hold above its limit, while the code that went beyond it is being stopped.
+pub const JS_HEAP_OVER_BYTES_MAX: usize = 256 * MIB;
+/// What the main thread's stack may grow to.
+pub const JS_STACK_BYTES: u64 = 64 * MIB as u64;
+/// Processor time that code between executions may use without a pause: meanwhile nobody can reach the session.
+pub const BACKGROUND_TURN_MS_MAX: u64 = 5_000;
+/// Errors that nobody caught and that were not told yet.
+pub const UNCAUGHT_ERRORS_MAX: usize = 256;
+/// Cells whose text is kept to show the line of an error.
+pub const CELL_SOURCES_MAX: usize = 1000;
+/// Bytes of the text of these cells.
+pub const CELL_SOURCES_BYTES_MAX: usize = 16 * MIB;
+/// What is told of the message of an error, and of one line of code.
+pub const ERROR_TEXT_BYTES_MAX: usize = 64 * KIB;
+/// Lines of the traceback of one error with its causes.
+pub const TRACEBACK_LINES_MAX: usize = 400;
+/// Columns of a line of code that are shown beside the place of an error.
+pub const SOURCE_COLUMNS_MAX: usize = 160;
+
 // --- Checkpoints --------------------------------------------------------------------------------------------
 
 /// Automatic checkpoints that a session keeps, unless it asks for another number.
@@ -461,6 +503,12 @@ pub const BRANCH_FOLDER_BYTES_MAX: u64 = 16 << 30;
 pub const BRANCH_FILES_MAX: usize = 1 << 20;
 /// How deep folders may lie in each other that a branch takes along.
 pub const BRANCH_DEPTH_MAX: usize = 100;
+
+/// Brackets within brackets that a JavaScript cell or module may have: the parser's stack ends at some multiple.
+pub const JS_BRACKETS_MAX: usize = 400;
+
+/// Operators, calls and statements that hang on each other in one, for the same reason.
+pub const JS_CHAIN_MAX: usize = 5_000;
 /// Folders of branches that are copied at a time.
 pub const BRANCH_COPIES_MAX: usize = 4;
 /// Sessions that are tried to be hibernated when memory is short, before the next look at how short it is.
@@ -524,6 +572,19 @@ pub const CHUNKS_REMOVED_AT_ONCE_MAX: usize = 256;
 pub const BESIDE_MAX: usize = 4;
 /// How much likelier than the live worker a checkpoint is ended when memory runs out (`oom_score_adj`).
 pub const FROZEN_OOM_SCORE: i32 = 500;
+
+// --- Files that the code of a session reaches through its language -------------------------------------------
+
+/// Folders that a session may read, and as many that it may write.
+pub const PERMITTED_FOLDERS_MAX: usize = 64;
+/// Longest path, as the system has it.
+pub const PATH_BYTES_MAX: usize = 4095;
+/// Largest module that is imported: its syntax tree takes many times as much.
+pub const MODULE_BYTES_MAX: usize = 16 * MIB;
+/// Largest file that is read at once: it lies beside the heap until it is handed over.
+pub const FILE_BYTES_MAX: usize = 256 * MIB;
+/// Entries of a folder that are listed at once.
+pub const FOLDER_ENTRIES_MAX: usize = 100_000;
 
 // --- Enforcing them -----------------------------------------------------------------------------------------
 

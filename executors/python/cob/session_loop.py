@@ -20,6 +20,7 @@ from cob import engine
 DRAIN_S_MAX = 1.0  # for what an interrupted cell left behind
 
 _asyncio = _loop = None
+_watched = None  # the descriptor whose news stop the loop
 
 
 def install(asyncio):
@@ -138,20 +139,30 @@ def _repair():
     if _loop.is_running():
         _loop._thread_id = None
         _asyncio.events._set_running_loop(None)
+    _unwatch()
 
 
 def _idle(descriptor):
     """Run the loop until there is something to read from the kernel."""
     if _loop.is_closed():
         _create()
-    # Not left registered: a message that arrives while a cell awaits must not stop the loop.
-    _loop.add_reader(descriptor, _loop.stop)
+    global _watched
+    _watched = descriptor
     try:
+        _loop.add_reader(descriptor, _loop.stop)
         _loop.run_forever()
     except (KeyboardInterrupt, SystemExit):
         pass  # raised by a background task; asyncio has stored it in the task
     finally:
-        _loop.remove_reader(descriptor)
+        _unwatch()
+
+
+def _unwatch():
+    """A message that arrives while a cell awaits must not stop the loop."""
+    global _watched
+    if _watched is not None:
+        _loop.remove_reader(_watched)
+        _watched = None
 
 
 def _report(loop, context):

@@ -1,7 +1,7 @@
 //! What a language must provide to become a worker.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use bytes::Bytes;
 use cob_protocol::checkpoint::Finding;
@@ -103,7 +103,8 @@ pub trait Executor {
     }
 
     /// The process is about to be frozen: what is in the way of a checkpoint, and what it will not hold. Threads and
-    /// child processes are counted elsewhere, and so is what is shared, unless something of the same kind is told here. Nothing that blocks: whatever makes a fork cheaper is done now.
+    /// child processes are counted elsewhere, and so is what is shared, unless something of the same kind is told
+    /// here. Nothing that blocks: whatever makes a fork cheaper is done now.
     fn before_freeze(&mut self) -> Vec<Finding> {
         vec![Finding {
             kind: "language".to_owned(),
@@ -114,6 +115,11 @@ pub trait Executor {
 
     /// Child processes that a copy of this one can do without: they are not in the way of a checkpoint.
     fn helpers(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Descriptors that a copy of this process has its own of: they are not shared with it.
+    fn renewed(&self) -> Vec<RawFd> {
         Vec::new()
     }
 

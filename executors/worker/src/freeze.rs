@@ -63,7 +63,7 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
             found.push(Finding { kind: "thread".to_owned(), text, blocks: true });
         }
         let children = findings::children(&self.executor.helpers());
-        let shared = self.worker.shared_with_a_copy(control);
+        let shared = self.worker.shared_with_a_copy(control, &self.executor.renewed());
         for finding in children.into_iter().chain(shared).chain(findings::alarm()) {
             if !is_told(&found, &finding.kind) {
                 found.push(finding);

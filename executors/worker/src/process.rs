@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 pub use rustix::process::Pid;
 
+use crate::output::write_last_words;
+
 /// The host is gone, or user code ended in a forked child: there is nobody left to tell.
 pub const EXIT_QUIETLY: i32 = 0;
 /// The interpreter or the host cannot be used (EX_CONFIG).
@@ -95,6 +97,12 @@ fn this_thread() -> usize {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no precondition.
     unsafe { libc::_exit(code) }
+}
+
+/// Ends the process at once, and says why no code can run in it.
+pub fn give_up(reason: &str) -> ! {
+    write_last_words(&format!("cob: {reason}\n"));
+    exit_now(EXIT_UNUSABLE)
 }
 
 /// Writes out what C code left in its stdio buffers.

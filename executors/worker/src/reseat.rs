@@ -67,7 +67,7 @@ impl Seats {
 
 impl Worker {
     /// Descriptors and memory that a copy would share, but for what is the worker's own.
-    pub(crate) fn shared_with_a_copy(&self, control: &Control) -> Vec<Finding> {
+    pub(crate) fn shared_with_a_copy(&self, control: &Control, renewed: &[RawFd]) -> Vec<Finding> {
         let seats = Seats::of(self).unwrap_or_else(|_| Seats::none());
         let inbox = self.inbox();
         let socket = self.socket().as_raw_fd();
@@ -78,6 +78,7 @@ impl Worker {
                 || seats.stdout.contains(&number)
                 || seats.stderr.contains(&number)
                 || inbox.owns(number)
+                || renewed.contains(&number)
         };
         findings::shared(is_ours)
     }
@@ -85,7 +86,7 @@ impl Worker {
     /// In a forked process: nothing came, went or runs. `false`: a thread that is not here has something locked.
     fn renew(&self) -> bool {
         self.running.store(0, Ordering::Relaxed);
-        interrupt::set_current(0);
+        interrupt::renew();
         self.output.renew() && self.outbox.renew()
     }
 

@@ -14,7 +14,7 @@ use crate::bundle::BundleReader;
 use crate::confinement;
 use crate::executor::{Executor, Finished, Interpreter};
 use crate::inbox::Filled;
-use crate::interrupt;
+use crate::interrupt::{self, Between};
 use crate::process;
 use crate::surroundings::Surroundings;
 use crate::worker::Worker;
@@ -29,6 +29,16 @@ pub enum Ending {
     HostGone,
     /// No code can run here; one line that says why.
     Unusable(String),
+}
+
+impl Ending {
+    /// Ends the process, in the way that tells the host which one it was.
+    pub fn exit(&self) -> ! {
+        match self {
+            Self::Unusable(reason) => process::give_up(reason),
+            Self::HostGone | Self::Shutdown => process::exit_now(process::EXIT_QUIETLY),
+        }
+    }
 }
 
 /// Serves the host until it asks to end or is gone.
@@ -156,6 +166,7 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
             }
             let is_filled = {
                 let _waiting = self.worker.waiting();
+                let _between = Between::begin();
                 self.executor.idle(self.worker.socket())
             };
             let filled = if is_filled {
@@ -243,8 +254,13 @@ impl<I: Interpreter, E: Executor> Session<'_, I, E> {
     /// interrupted as well.
     fn asked(&mut self, request: RequestNumber, answer: impl FnOnce(&mut E) -> Outcome) {
         self.open_gate();
-        interrupt::set_current(question_target(request));
-        let outcome = answer(self.executor);
+        let target = question_target(request);
+        interrupt::set_current(target);
+        let outcome = if self.worker.is_interrupted(target) {
+            Outcome::Declined("interrupted before it was looked at".to_owned())
+        } else {
+            answer(self.executor)
+        };
         interrupt::set_current(0);
         let _ = self.interpreter.signals();
         self.worker.answer(self.interpreter, request, outcome);

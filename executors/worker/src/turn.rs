@@ -6,8 +6,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    taken: Mutex<bool>,
+    state: Mutex<State>,
     freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_taken: bool,
+    /// So many wait. Where nobody does, giving the turn back is no call of the system.
+    waiting: usize,
 }
 
 /// It is the holder's turn until this is dropped.
@@ -17,44 +24,49 @@ pub(crate) struct Held<'a>(&'a Turn);
 impl Turn {
     /// Takes the turn if nobody has it. Safe while the interpreter is held.
     pub(crate) fn try_take(&self) -> Option<Held<'_>> {
-        let mut taken = self.lock();
-        if *taken {
+        let mut state = self.lock();
+        if state.is_taken {
             return None;
         }
-        *taken = true;
+        state.is_taken = true;
         Some(Held(self))
     }
 
     /// Waits for the turn. Only without the interpreter: the holder may need it to finish.
     pub(crate) fn take(&self) -> Held<'_> {
-        let mut taken = self.lock();
-        while *taken {
-            taken = self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while state.is_taken {
+            state.waiting += 1;
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
-        *taken = true;
+        state.is_taken = true;
         Held(self)
     }
 
     /// In a forked process, where nobody else is left: it is free. `false`: a thread that is not here was about to
     /// take it or give it back, and will never end that.
     pub(crate) fn renew(&self) -> bool {
-        match self.taken.try_lock() {
-            Ok(mut taken) => *taken = false,
-            Err(TryLockError::Poisoned(taken)) => *taken.into_inner() = false,
+        match self.state.try_lock() {
+            Ok(mut state) => *state = State::default(),
+            Err(TryLockError::Poisoned(state)) => *state.into_inner() = State::default(),
             Err(TryLockError::WouldBlock) => return false,
         }
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        *self.0.lock() = false;
-        self.0.freed.notify_one();
+        let mut state = self.0.lock();
+        state.is_taken = false;
+        if state.waiting > 0 {
+            self.0.freed.notify_one();
+        }
     }
 }
 

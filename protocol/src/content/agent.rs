@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::event::EventNumber;
 use crate::ids::{PromiseId, SessionId, session_text};
 use crate::json::Json;
+use crate::permissions::Permissions;
 use crate::promise::{Durability, Kind};
 
 pub use checkpoints::{
@@ -91,6 +92,9 @@ pub struct Environment {
     /// Variables, beside a few harmless ones of the server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// What it may reach, in JavaScript; absent: the server's default, which is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Permissions>,
 }
 
 /// `session_close`

@@ -21,8 +21,8 @@ use std::sync::OnceLock;
 
 use cob_protocol::frame::{ExecutionNumber, StreamName};
 use cob_worker::descriptors::Role;
-use cob_worker::output::{write_last_words, write_plainly};
-use cob_worker::process::{EXIT_QUIETLY, EXIT_UNUSABLE, exit_now};
+use cob_worker::output::write_plainly;
+use cob_worker::process::give_up;
 use cob_worker::run::{Ending, run};
 use cob_worker::{Worker, process};
 use pyo3::exceptions::PyRuntimeError;
@@ -67,7 +67,7 @@ fn main(py: Python<'_>, in_folder: bool, sources: Option<PathBuf>) -> PyResult<(
     let (descriptors, is_forked) = match Role::take().unwrap_or_else(|error| no_worker(&error)) {
         Role::Worker(descriptors) => (descriptors, false),
         // From here on this is one of its workers.
-        Role::Zygote(control) => (zygote::serve(py, control).unwrap_or_else(|ending| end(&ending)), true),
+        Role::Zygote(control) => (zygote::serve(py, control).unwrap_or_else(|ending| ending.exit()), true),
     };
     let new = Worker::new(descriptors, signal::interrupt).unwrap_or_else(|error| no_worker(&error));
     let worker = WORKER.get_or_init(|| new);
@@ -77,7 +77,7 @@ fn main(py: Python<'_>, in_folder: bool, sources: Option<PathBuf>) -> PyResult<(
     }
     match run(worker, &Gil(py), &mut executor) {
         Ending::Shutdown => Ok(()),
-        ending => end(&ending),
+        ending => ending.exit(),
     }
 }
 
@@ -108,18 +108,6 @@ fn write(
     }
 }
 
-fn end(ending: &Ending) -> ! {
-    match ending {
-        Ending::Unusable(reason) => give_up(reason),
-        Ending::HostGone | Ending::Shutdown => exit_now(EXIT_QUIETLY),
-    }
-}
-
 fn no_worker(error: &io::Error) -> ! {
     give_up(&format!("not started as a worker: {error}"))
-}
-
-fn give_up(reason: &str) -> ! {
-    write_last_words(&format!("cob: {reason}\n"));
-    exit_now(EXIT_UNUSABLE)
 }

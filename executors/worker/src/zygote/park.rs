@@ -13,8 +13,7 @@ use super::signals::Signals;
 use super::wards::{Wards, disown};
 use crate::descriptors::Descriptors;
 use crate::executor::Interpreter;
-use crate::output::write_last_words;
-use crate::process::{EXIT_QUIETLY, EXIT_UNUSABLE, exit_now};
+use crate::process::{EXIT_QUIETLY, exit_now, give_up};
 
 /// Forks on request. Returns in every forked process, with the descriptors of its worker, and never in the one that
 /// called it: that ends when the host has closed `control` and the last worker is gone.
@@ -55,7 +54,7 @@ fn wait_as<I: Interpreter, T>(
     interpreter: &I,
     settle: impl FnOnce(Errand) -> io::Result<T>,
 ) -> T {
-    let mut parked = parked.unwrap_or_else(|error| give_up("the zygote cannot wait", &error));
+    let mut parked = parked.unwrap_or_else(|error| give_up(&format!("the zygote cannot wait: {error}")));
     loop {
         if parked.control.is_none() && parked.wards.is_empty() {
             exit_now(EXIT_QUIETLY);
@@ -64,9 +63,9 @@ fn wait_as<I: Interpreter, T>(
             Wake::Children => parked.look(),
             Wake::Order { number, birth } => {
                 if let Some(errand) = parked.fork(interpreter, number, birth) {
-                    return parked
-                        .leave(|| settle(errand))
-                        .unwrap_or_else(|error| give_up("the forked worker cannot be set up", &error));
+                    return parked.leave(|| settle(errand)).unwrap_or_else(|error| {
+                        give_up(&format!("the forked worker cannot be set up: {error}"))
+                    });
                 }
             }
             Wake::Drop => exit_now(EXIT_QUIETLY),
@@ -208,9 +207,4 @@ impl Parked {
             .unwrap_or_else(|count| nonsense(&format!("{count} descriptors came with an order to fork")));
         Wake::Order { number, birth }
     }
-}
-
-fn give_up(what: &str, error: &io::Error) -> ! {
-    write_last_words(&format!("cob: {what}: {error}\n"));
-    exit_now(EXIT_UNUSABLE)
 }

@@ -118,7 +118,9 @@ pub fn a_load_can_be_interrupted() {
             break live.answer(9);
         }
     };
-    assert_eq!(outcome, Outcome::Declined("interrupted".to_owned()));
+    // Before the language was asked, or after.
+    let Outcome::Declined(why) = outcome else { panic!("{outcome:?}") };
+    assert!(why.starts_with("interrupted"), "{why}");
     drop(bundle);
     assert_eq!(live.run("add 1"), "1");
 }
