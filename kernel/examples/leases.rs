@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cob_pool::usage::MemorySample;
 use cob_pool::{
-    Lane, Leased, Listener, Origin, Pool, PoolConfig, Program, Request, SharedPool, WorkerEvent, Workers,
+    Build, Lane, Leased, Listener, Origin, Pool, PoolConfig, Program, Request, SharedPool, WorkerEvent,
+    Workers,
 };
 use cob_protocol::frame::{Execute, Frame};
 use cob_protocol::handshake::{Hello, VERSIONS};
@@ -96,7 +97,13 @@ fn elsewhere(folder: &Path, request: &Request, spares: usize) -> (Pool, SharedPo
             let listener = Listener::bind(&path).unwrap();
             let pool = warm_pool(&request, spares).await;
             sender.send(pool.clone()).unwrap();
-            listener.serve(&pool, "benchmark", Some(cob_python::MODULE), &Limits::default()).await;
+            listener
+                .serve(
+                    &pool,
+                    &[Build { name: "benchmark".into(), image: Some(cob_python::MODULE) }],
+                    &Limits::default(),
+                )
+                .await;
         });
     });
     (pool.recv().unwrap(), SharedPool::at(Listener::path_in(folder), "benchmark".into()))

@@ -142,7 +142,11 @@ impl ClientRequest {
         match &options.idempotency_key {
             // Another client writes the same content in another way.
             Some(key) => {
-                let canonical = serde_json::from_slice::<Value>(content).map(|value| value.to_string());
+                let canonical = serde_json::from_slice::<Value>(content).map(|mut value| {
+                    // Whether a value keeps the order of its keys depends on who else is built into this program.
+                    value.sort_all_objects();
+                    value.to_string()
+                });
                 let body = canonical.map_or_else(|_| body_hash(content), |text| body_hash(text.as_bytes()));
                 Key { principal: self.principal.clone(), key: key.clone(), body }
             }
@@ -474,6 +478,15 @@ mod tests {
         // The key is a hash of these very bytes.
         assert_eq!(again.message.content, asked.message.content);
         assert_eq!(again.key(&ExecuteOptions::default()), asked.key(&ExecuteOptions::default()));
+    }
+
+    #[test]
+    fn the_order_of_keys_makes_no_other_request_of_a_retry() {
+        let options = ExecuteOptions { idempotency_key: Some("k".to_owned()), ..ExecuteOptions::default() };
+        let key = |content| request("c", content).key(&options);
+        let first = key("{\"code\": \"1\", \"user_expressions\": {\"a\": \"1\", \"b\": \"2\"}}");
+        assert_eq!(first, key("{\"user_expressions\":{\"b\":\"2\",\"a\":\"1\"},\"code\":\"1\"}"));
+        assert_ne!(first, key("{\"user_expressions\":{\"b\":\"1\",\"a\":\"2\"},\"code\":\"1\"}"));
     }
 
     #[test]

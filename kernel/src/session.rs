@@ -412,7 +412,7 @@ impl Session {
 
     /// What people are told of the session when only its record is left.
     fn about(&self) -> Json {
-        let program = self.config.program.path.display().to_string();
+        let program = self.config.program.name();
         let directory = self.config.program.directory.clone().or_else(|| std::env::current_dir().ok());
         Json::from(
             serde_json::json!({ "program": program, "directory": directory, "pid": std::process::id() }),

@@ -3,9 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::spawn::Program;
+use crate::spawn::{self, Program, is_own};
 
 /// Variables that an interpreter, a loader or a library reads when it starts: they are part of the zygote. All others
 /// are the session's own and set after the fork.
@@ -49,6 +49,12 @@ const READ_AT_START_PREFIXES: &[&str] = &[
     "VECLIB_",
 ];
 
+/// Those of them that any program reads.
+const READ_BY_ALL: &[&str] = &["LANG", "LANGUAGE", "TZ"];
+
+/// The same, by how they begin.
+const READ_BY_ALL_PREFIXES: &[&str] = &["GLIBC_", "LC_", "LD_", "MALLOC_"];
+
 /// An environment, as zygotes are told apart by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Environment {
@@ -60,11 +66,16 @@ pub(crate) struct Environment {
 impl Environment {
     /// That of a program.
     pub(crate) fn of(program: &Program) -> Self {
+        let is_own = is_own(&program.path);
         // What an interpreter looks for at home when it starts is the user's packages.
         let is_homeless =
             program.environment.iter().any(|(name, value)| name == "PYTHONNOUSERSITE" && !value.is_empty());
-        let matters =
-            |(name, _): &&(OsString, OsString)| is_read_at_start(name) && !(is_homeless && name == "HOME");
+        let matters = |(name, _): &&(OsString, OsString)| match is_own {
+            true => is_among(name, READ_BY_ALL, READ_BY_ALL_PREFIXES),
+            false => {
+                is_among(name, READ_AT_START, READ_AT_START_PREFIXES) && !(is_homeless && name == "HOME")
+            }
+        };
         let mut variables: Vec<_> = program.environment.iter().filter(matters).cloned().collect();
         variables.sort();
         variables.dedup_by(|later, earlier| later.0 == earlier.0);
@@ -82,16 +93,21 @@ impl Environment {
         }
     }
 
-    /// The interpreter.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// What people call it.
+    pub(crate) fn name(&self) -> String {
+        spawn::name(&self.path, &self.arguments)
+    }
+
+    /// Whether its zygote can be told to import something.
+    pub(crate) fn takes_imports(&self) -> bool {
+        !is_own(&self.path)
     }
 }
 
-fn is_read_at_start(name: &OsStr) -> bool {
+fn is_among(name: &OsStr, names: &[&str], prefixes: &[&str]) -> bool {
     let name = name.as_bytes();
-    READ_AT_START.iter().any(|known| known.as_bytes() == name)
-        || READ_AT_START_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+    names.iter().any(|known| known.as_bytes() == name)
+        || prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 #[cfg(test)]
@@ -125,6 +141,22 @@ mod tests {
             Environment::of(&program(&[("HOME", "/a")])),
             Environment::of(&program(&[("HOME", "/b")]))
         );
+    }
+
+    #[test]
+    fn this_program_itself_is_the_same_whatever_an_interpreter_would_read() {
+        let own = |variables: &[(&str, &str)]| {
+            let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            Environment::of(&Program::own(vec!["worker".into(), "lang".into()], environment, None))
+        };
+        let one = own(&[("HOME", "/a"), ("PYTHONPATH", "/x"), ("LANG", "C")]);
+        assert_eq!(one, own(&[("LANG", "C"), ("OMP_NUM_THREADS", "1")]));
+        assert_ne!(one, own(&[("LANG", "de_DE.UTF-8")]));
+        assert_eq!(one.name(), "lang");
+        assert!(!one.takes_imports());
+        let python = Environment::of(&program(&[]));
+        assert_eq!(python.name(), "/usr/bin/python3");
+        assert!(python.takes_imports());
     }
 
     #[test]

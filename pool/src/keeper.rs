@@ -125,7 +125,7 @@ impl Nursery {
         mut forks: mpsc::Receiver<Waiting>,
     ) {
         let failed = |error: io::Error| {
-            let reason = format!("`{}` cannot be started: {error}", program.path.display());
+            let reason = format!("`{}` cannot be started: {error}", program.name());
             Failed { module: None, is_final: false, reason }
         };
         let mut zygote = match Zygote::start(&program) {
@@ -181,7 +181,7 @@ impl Nursery {
 }
 
 fn fork_failed(program: &Program, reason: String) -> StartError {
-    let program = format!("a fork of {}", program.path.display());
+    let program = format!("a fork of {}", program.name());
     StartError::Spawn { program, source: io::Error::other(reason) }
 }
 

@@ -58,7 +58,7 @@ pub use open_files::raise_open_files;
 pub use orphans::{adopt_orphans, output_of};
 pub use pool::{Pool, PoolConfig, Warmth};
 pub use pressure::MemoryPressure;
-pub use share::{InfoError, ListenError, Listener, SharedPool, private_folder};
+pub use share::{Build, InfoError, ListenError, Listener, SharedPool, private_folder};
 pub use spawn::Program;
 pub use start_error::StartError;
 pub use tree::TreeError;

@@ -125,6 +125,14 @@ impl Life {
         })
     }
 
+    /// One that is known to have ended: how is still to be told.
+    pub(crate) fn watch_gone(process: Process) -> io::Result<Self> {
+        let told_by = Instant::now() + Duration::from_millis(LAST_WORDS_MS_MAX);
+        let mut life = Self::watch(process)?;
+        life.stage = Stage::Ended(told_by);
+        Ok(life)
+    }
+
     /// The same process for somebody else to watch, who from now on is the only one to end it.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ impl Parked {
     /// # Errors
     /// [`StartError::Spawn`] when it cannot be started.
     pub(crate) fn start(program: &Program) -> Result<Self, StartError> {
-        let name = program.path.display().to_string();
+        let name = program.name();
         let failed = |source| StartError::Spawn { program: name.clone(), source };
         let (ends, theirs) = transport().map_err(failed)?;
         let marker = marker();

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -33,6 +33,41 @@ pub struct Program {
     pub environment: Vec<(OsString, OsString)>,
     /// Where it runs; this process's directory when absent.
     pub directory: Option<PathBuf>,
+}
+
+/// Where every process finds the program that it runs: that very file, also when it was replaced or removed meanwhile.
+const OWN: &str = "/proc/self/exe";
+
+impl Program {
+    /// The program that this process runs, started once more. It is always the same build, and brings all that it needs:
+    /// there is nothing to import in advance, and nothing of it lies in anybody's home.
+    #[must_use]
+    pub fn own(
+        arguments: Vec<OsString>,
+        environment: Vec<(OsString, OsString)>,
+        directory: Option<PathBuf>,
+    ) -> Self {
+        Self { path: OWN.into(), arguments, image: None, environment, directory }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(&self.path, &self.arguments)
+    }
+}
+
+/// Whether that is the program of this process.
+pub(crate) fn is_own(path: &Path) -> bool {
+    path == Path::new(OWN)
+}
+
+/// The path of a program; of our own, what it was started as.
+pub(crate) fn name(path: &Path, arguments: &[OsString]) -> String {
+    match arguments.last() {
+        Some(role) if is_own(path) => role.to_string_lossy().into_owned(),
+        _ => path.display().to_string(),
+    }
 }
 
 /// The host's ends of everything a worker is given.
@@ -149,6 +184,10 @@ fn spawn<const N: usize>(
         .stderr(stderr);
     if let Some(directory) = &program.directory {
         command.current_dir(directory);
+    }
+    if is_own(&program.path) {
+        // Its path says nothing to whoever looks at the processes of this host.
+        command.arg0("cob");
     }
     let open_files = open_files::before();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory allocated before.

@@ -72,7 +72,7 @@ impl Zygote {
         let (lifeline_reader, lifeline) = pipe_with(PipeFlags::CLOEXEC)?;
         let child = spawn_zygote(program, theirs, lifeline_reader, output_writer)?;
         Ok(Self {
-            program: program.path.display().to_string(),
+            program: program.name(),
             life: Life::watch(Process::ours(child)?)?,
             control,
             is_deaf: false,

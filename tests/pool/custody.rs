@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cob_pool::limits::Cgroups;
 use cob_pool::{
-    Custodian, CustodyError, Exit, Lane, Listener, Pool, PoolConfig, Program, Progress, Taken, Worker,
+    Build, Custodian, CustodyError, Exit, Lane, Listener, Pool, PoolConfig, Program, Progress, Taken, Worker,
     WorkerEvent, take_over,
 };
 use cob_protocol::frame::{Execute, Frame, StreamName};
@@ -380,8 +380,9 @@ async fn a_worker_of_another_process_survives_too() {
     let runtime = runtime.path().join("private");
     let listener = Listener::bind(&runtime).unwrap();
     let serving = pool.clone();
-    let served =
-        tokio::spawn(async move { listener.serve(&serving, "build", None, &Limits::default()).await });
+    let served = tokio::spawn(async move {
+        listener.serve(&serving, &[Build { name: "build".into(), image: None }], &Limits::default()).await
+    });
     let path = Listener::path_in(&runtime).display().to_string();
     let mut taken = loop {
         let folder = folder();

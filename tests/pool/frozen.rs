@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use cob_pool::{
-    Exit, FreezeError, Frozen, Leased, Listener, Origin, Place, Pool, PoolConfig, Request, Saving,
+    Build, Exit, FreezeError, Frozen, Leased, Listener, Origin, Place, Pool, PoolConfig, Request, Saving,
     SharedPool, Thaw, Worker, WorkerEvent, Workers,
 };
 use cob_protocol::bundle::Tag;
@@ -359,7 +359,15 @@ async fn a_session_that_another_process_looks_after_has_checkpoints_as_well() {
     let listener = Listener::bind(&folder).unwrap();
     let serving = tokio::spawn({
         let pool = pool.clone();
-        async move { listener.serve(&pool, "test", Some(cob_python::MODULE), &Limits::default()).await }
+        async move {
+            listener
+                .serve(
+                    &pool,
+                    &[Build { name: "test".into(), image: Some(cob_python::MODULE) }],
+                    &Limits::default(),
+                )
+                .await
+        }
     });
     let shared = Workers::Shared(SharedPool::at(Listener::path_in(&folder), "test".to_owned()));
     let mut first = lease(&shared, &session).await.worker;

@@ -10,7 +10,8 @@ use cob_protocol::limits::HISTORY_ENTRIES_MAX;
 use crate::session::Session;
 
 /// What stands before a name that is being defined.
-const BEFORE: &[&str] = &["def", "class", "import", "as", "for", "function", "let", "const", "var", "global"];
+const BEFORE: &[&str] =
+    &["def", "class", "import", "as", "for", "function", "let", "const", "var", "global", "enum"];
 
 /// Which execution had which number in the history.
 #[derive(Debug, Default)]
@@ -49,7 +50,7 @@ impl Session {
 
 /// Whether this source seems to define this name.
 fn defines(source: &str, name: &str) -> bool {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
     !name.is_empty()
         && source.match_indices(name).any(|(at, _)| {
             let (before, after) =
@@ -59,14 +60,14 @@ fn defines(source: &str, name: &str) -> bool {
             }
             let after = after.trim_start_matches([' ', '\t']);
             let is_assigned = after.starts_with('=') && !after.starts_with("==");
-            // One of several: `a, b = …`.
+            // One of several: `a, b = …`, `{ a, b } = …`, `[a, b] = …`.
             let rest = after.split(['\n', ';']).next().unwrap_or("");
             let start = before.rsplit(['\n', ';']).next().unwrap_or("");
-            let is_one_of = after.starts_with([',', ':'])
-                && rest.contains('=')
-                && !rest.contains('(')
-                && !start.contains('(');
-            let word = before.trim_end_matches([' ', '\t']).rsplit(|c| !is_part(c)).next();
+            let is_one_of = after.starts_with([',', ':', '}', ']'])
+                && rest.split_once('=').is_some_and(|(names, _)| !names.contains('('))
+                && !start.contains(['(', '=']);
+            // Between the word and the name of a generator stands a star.
+            let word = before.trim_end_matches([' ', '\t', '*']).rsplit(|c| !is_part(c)).next();
             is_assigned || is_one_of || word.is_some_and(|word| BEFORE.contains(&word))
         })
 }
@@ -88,6 +89,17 @@ mod tests {
             ("g, a = 1, 2", true),
             ("g: int = 3", true),
             ("let g = 3", true),
+            ("a, g = f(1)", true),
+            ("const { a, g } = f(1)", true),
+            ("const [g, a] = await f()", true),
+            ("function* g() {}", true),
+            ("async function g() {}", true),
+            ("let g: number", true),
+            ("enum g { A }", true),
+            ("g$ = 3", false),
+            ("x = [1, g]", false),
+            ("const f = (a, g) => a", false),
+            ("`${g}`", false),
             ("g == 3", false),
             ("gg = 3", false),
             ("print(g)", false),

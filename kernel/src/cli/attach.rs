@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
-use super::{Failure, runtime};
+use super::language::Language;
+use super::{Failure, language, runtime};
 
 /// Which session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,7 @@ struct Attachment {
     file: Value,
     /// Names the session that is this front end's own.
     key: String,
+    language: Language,
     environment: Value,
     checkpoints: Option<Value>,
 }
@@ -87,8 +89,8 @@ struct Attachment {
 /// What a session is opened with that is the front end's own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct New<'a> {
-    /// Its interpreter.
-    pub(crate) python: Option<&'a Path>,
+    /// Its language, and what is different about it.
+    pub(crate) wanted: &'a language::Wanted,
     /// What it does about checkpoints.
     pub(crate) checkpoints: Option<&'a Json>,
 }
@@ -128,10 +130,6 @@ pub(crate) async fn run(
     let file = serde_json::from_slice(&file).map_err(Failure::usage)?;
     let client = uuid::Uuid::new_v4().to_string();
     let connection = open(&client).await.map_err(failure)?;
-    let mut environment = json!({});
-    if let Some(python) = new.python {
-        environment["python"] = json!(super::absolute(python)?);
-    }
     // Beside numbers that JSON keeps exactly.
     let number = uuid::Uuid::new_v4().as_u128() as u64 >> 11;
     let key = format!("cob kernel {}", super::absolute(path)?.display());
@@ -139,9 +137,21 @@ pub(crate) async fn run(
         Wanted::Open(session) => session,
         Wanted::New => SessionId(0),
     };
+    let language = new.wanted.language.unwrap_or_default();
+    let environment = Value::Object(new.wanted.environment(language)?);
     let checkpoints = new.checkpoints.map(Json::read).transpose().map_err(Failure::usage)?;
-    let mut attachment =
-        Attachment { connection, client, wanted, session, number, file, key, environment, checkpoints };
+    let mut attachment = Attachment {
+        connection,
+        client,
+        wanted,
+        session,
+        number,
+        file,
+        key,
+        language,
+        environment,
+        checkpoints,
+    };
     attachment.attach().await.map_err(failure)?;
     loop {
         match attachment.serve(&mut commands).await {
@@ -192,8 +202,8 @@ impl Attachment {
     }
 
     async fn open_own(&mut self, key: &str) -> Result<(), AgentError> {
-        let mut asked =
-            json!({ "idempotency_key": key, "environment": self.environment, "name": "notebook" });
+        let mut asked = json!({ "idempotency_key": key, "language": self.language.name(), "environment": self.environment,
+                    "name": "notebook" });
         if let Some(checkpoints) = &self.checkpoints {
             asked["checkpoints"] = checkpoints.clone();
         }

@@ -14,8 +14,9 @@ use cob_protocol::promise::Durability;
 use cob_protocol::resources::{Limit, Limits};
 use serde_json::{Value, json};
 
+use super::language::{Language, Runner};
 use super::python::{self, Interpreter};
-use super::{Failure, block_on};
+use super::{Failure, block_on, javascript};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -70,11 +71,13 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
         Ok(interpreter) => {
             checks.push(interpreter_check(&interpreter));
             if interpreter.objection().is_none() {
-                checks.push(worker(&interpreter)?);
+                let runner = Runner::at(Language::Python, interpreter.executable.clone());
+                checks.push(worker("worker", runner)?);
             }
             checks.extend(packages(&interpreter));
         }
     }
+    checks.push(javascript_check()?);
     checks.push(kernelspecs());
     checks.push(front_end());
     report(&checks, options.json);
@@ -144,11 +147,31 @@ fn interpreter_check(interpreter: &Interpreter) -> Check {
     }
 }
 
+/// The engine of JavaScript: there, and good for what?
+fn javascript_check() -> Result<Check, Failure> {
+    let name = "javascript";
+    if !javascript::IS_BUILT_IN {
+        return Ok(Check::lacks(name, Verdict::Could, "cob was built without it", javascript::HOW_TO_GET_IT));
+    }
+    let check = worker(name, Runner::find(Language::JavaScript, None)?)?;
+    let found = format!("{}; {}", javascript::ENGINE, check.found);
+    Ok(match javascript::LACKS {
+        Some((lack, fix)) if check.verdict == Verdict::Good => {
+            Check::lacks(name, Verdict::Could, format!("{found}\n{lack}"), fix)
+        }
+        _ => Check { found, ..check },
+    })
+}
+
 /// Starts a worker and lets it compute.
-fn worker(interpreter: &Interpreter) -> Result<Check, Failure> {
+fn worker(name: &'static str, runner: Runner) -> Result<Check, Failure> {
+    let fix = match runner.language {
+        Language::Python => "mend the interpreter, or name another with --python",
+        Language::JavaScript => "please report this",
+    };
     let config = Config {
         id: SessionId(1),
-        program: python::program(interpreter.executable.clone(), std::env::vars_os().collect(), None),
+        program: runner.program(std::env::vars_os().collect(), None),
         options: Json::object(),
         limits: Limits::default(),
         interrupt_grace: None,
@@ -176,19 +199,14 @@ fn worker(interpreter: &Interpreter) -> Result<Check, Failure> {
     })?;
     Ok(match answer {
         Ok((text, elapsed)) if text == "2" => {
-            Check::good("worker", format!("1+1 was computed {} ms after its start", elapsed.as_millis()))
+            Check::good(name, format!("1+1 was computed {} ms after its start", elapsed.as_millis()))
         }
-        Ok((text, _)) => {
-            Check::lacks("worker", Verdict::Bad, format!("1+1 gave {text:?}"), "please report this")
+        Ok((text, _)) => Check::lacks(name, Verdict::Bad, format!("1+1 gave {text:?}"), "please report this"),
+        Err(SessionEnded(End::StartFailed(error))) => {
+            Check::lacks(name, Verdict::Bad, error.to_string(), fix)
         }
-        Err(SessionEnded(End::StartFailed(error))) => Check::lacks(
-            "worker",
-            Verdict::Bad,
-            error.to_string(),
-            "mend the interpreter, or name another with --python",
-        ),
         Err(SessionEnded(End::Shutdown)) => {
-            Check::lacks("worker", Verdict::Bad, "the worker ended at once", "please report this")
+            Check::lacks(name, Verdict::Bad, "the worker ended at once", "please report this")
         }
     })
 }

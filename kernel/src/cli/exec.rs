@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 
 use self::follow::{Ending, Follow};
 pub(crate) use self::follow::{Output, answer, explain};
+use super::language::Language;
 use super::limits::seconds;
 use super::policy::Checkpoints;
 use super::remote::{self, Server, ask, fresh_name};
-use super::{Failure, absolute, block_on};
+use super::{Failure, absolute, block_on, language};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,9 +73,8 @@ struct Opening {
     /// What the new session may use, for example memory=2G,time=30s
     #[arg(long, value_name = "LIMITS")]
     limits: Option<String>,
-    /// The interpreter of the new session [default: the server's]
-    #[arg(long, value_name = "PATH")]
-    python: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: language::Wanted,
     /// The working directory of the new session [default: one of its own]
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
@@ -87,22 +87,26 @@ impl Opening {
         !self.keep
             && self.name.is_none()
             && self.limits.is_none()
-            && self.python.is_none()
+            && self.wanted.is_silent()
+            && self.wanted.allowed.is_empty()
             && self.cwd.is_none()
             && self.checkpoints.asked().is_none()
     }
 
-    fn request(&self, key: Option<&str>) -> Result<Value, Failure> {
-        let mut environment = json!({});
-        for (what, path) in [("python", &self.python), ("cwd", &self.cwd)] {
-            if let Some(path) = path {
-                environment[what] = json!(absolute(path)?);
-            }
+    /// `usual` is the language of the code, if that is known.
+    fn request(&self, usual: Option<Language>, key: Option<&str>) -> Result<Value, Failure> {
+        let language = self.wanted.language.or(usual);
+        let mut environment = Value::Object(self.wanted.environment(language.unwrap_or_default())?);
+        if let Some(cwd) = &self.cwd {
+            environment["cwd"] = json!(absolute(cwd)?);
         }
         let mut request = json!({ "environment": environment });
-        for (what, text) in
-            [("name", self.name.as_deref()), ("limits", self.limits.as_deref()), ("idempotency_key", key)]
-        {
+        for (what, text) in [
+            ("language", language.map(Language::name)),
+            ("name", self.name.as_deref()),
+            ("limits", self.limits.as_deref()),
+            ("idempotency_key", key),
+        ] {
             if let Some(text) = text {
                 request[what] = json!(text);
             }
@@ -149,7 +153,7 @@ impl Plan {
             [first, ..] => return Err(Failure::Usage(format!("`{first}` is no session; one looks like s1"))),
         };
         if session.is_some() && !options.opening.is_empty() {
-            let what = "--keep, --name, --limits, --python, --cwd and --checkpoints are for new sessions";
+            let what = "--keep, --name, --limits, --cwd, --language and the like are for new sessions";
             return Err(Failure::Usage(format!("{what}; {} exists", rest_name(session))));
         }
         let source = match (&options.code, file.map(String::as_str)) {
@@ -172,6 +176,15 @@ fn rest_name(session: Option<SessionId>) -> String {
     session.map(|session| session.to_string()).unwrap_or_default()
 }
 
+impl Source {
+    fn language(&self) -> Option<Language> {
+        match self {
+            Self::File(path) => Language::of_file(path),
+            Self::Text(_) | Self::Stdin => None,
+        }
+    }
+}
+
 fn read(source: &Source) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let (name, done) = match source {
@@ -191,22 +204,17 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
     let code = read(&plan.source)?;
     // Where the code came from there are no answers.
     let can_answer = stdin_is_terminal && plan.source != Source::Stdin;
-    match block_on(run(&options, plan.session, code, can_answer))?? {
+    match block_on(run(&options, &plan, code, can_answer))?? {
         0 => Ok(()),
         code => Err(Failure::Silent(code)),
     }
 }
 
-async fn run(
-    options: &Options,
-    session: Option<SessionId>,
-    code: String,
-    can_answer: bool,
-) -> Result<u8, Failure> {
+async fn run(options: &Options, plan: &Plan, code: String, can_answer: bool) -> Result<u8, Failure> {
     let mut connection = options.server.connect().await?;
-    let (session, is_new) = match session {
+    let (session, is_new) = match plan.session {
         Some(session) => (session, false),
-        None => (open(&mut connection, options).await?, true),
+        None => (open(&mut connection, options, &plan.source).await?, true),
     };
     let key = options.key.clone().unwrap_or_else(fresh_name);
     let mut request = Execute::new(session, code, key);
@@ -239,8 +247,12 @@ async fn close(connection: &mut AgentConnection, session: SessionId) {
     }
 }
 
-async fn open(connection: &mut AgentConnection, options: &Options) -> Result<SessionId, Failure> {
-    let request = options.opening.request(options.key.as_deref())?;
+async fn open(
+    connection: &mut AgentConnection,
+    options: &Options,
+    source: &Source,
+) -> Result<SessionId, Failure> {
+    let request = options.opening.request(source.language(), options.key.as_deref())?;
     let reply = ask(connection, "session_open", request).await?;
     let session = reply["session_id"].as_str().and_then(|text| text.parse().ok());
     session.ok_or_else(|| Failure::Failed(format!("the server has opened no session: {reply}")))
@@ -293,6 +305,7 @@ mod tests {
             ("a.py b.py", "no session"),
             ("--new a.py b.py", "one file too many"),
             ("s7 --keep -c 1", "new sessions"),
+            ("s7 --language js -c 1", "new sessions"),
             ("s7 -c 1 --priority 101", "101"),
         ] {
             let error = plan(line).unwrap_err();
@@ -304,9 +317,25 @@ mod tests {
     fn a_new_session_is_asked_for_as_it_is_described() {
         let line =
             Line::try_parse_from(["exec", "--name", "n", "--limits", "memory=1G", "--cwd", "/x", "-c", "1"]);
-        let request = line.unwrap().options.opening.request(Some("k")).unwrap();
+        let request = line.unwrap().options.opening.request(None, Some("k")).unwrap();
         let expected = json!({ "environment": { "cwd": "/x" }, "name": "n", "limits": "memory=1G",
                                "idempotency_key": "k" });
         assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn a_new_session_has_the_language_of_the_file_unless_another_is_named() {
+        let language = |line: &str| {
+            let line = Line::try_parse_from(["exec"].into_iter().chain(line.split_whitespace()));
+            let options = line.unwrap().options;
+            let source = Plan::of(&options, true).unwrap().source;
+            let request = options.opening.request(source.language(), None).unwrap();
+            request["language"].as_str().map(str::to_owned)
+        };
+        assert_eq!(language("a.ts").as_deref(), Some("javascript"));
+        assert_eq!(language("a.py").as_deref(), Some("python"));
+        assert_eq!(language("-c 1"), None);
+        assert_eq!(language("--language TS -c 1").as_deref(), Some("javascript"));
+        assert_eq!(language("--language python a.ts").as_deref(), Some("python"));
     }
 }

@@ -11,6 +11,7 @@ use cob_protocol::ids::SessionId;
 use serde_json::{Value, json};
 
 use super::figures::text;
+use super::language::Language;
 use super::remote::{self, Server, ask, none_runs, say};
 use super::surroundings::shared_pool;
 use super::{Failure, block_on};
@@ -75,7 +76,7 @@ async fn of_session(
 
 /// What a server says of itself, and what the pool of this machine does.
 async fn of_server(server: Option<Value>, options: &Options) -> Result<(), Failure> {
-    let pool = shared_pool().info().await;
+    let pool = shared_pool(Language::default()).info().await;
     let pool: Option<Value> = match (&server, pool) {
         (_, Ok(document)) => serde_json::from_str(&document).ok(),
         (Some(_), Err(_)) => None,

@@ -12,21 +12,22 @@ use cob_pool::exit_of;
 use cob_protocol::json::Json;
 use cob_protocol::promise::Durability;
 use cob_protocol::time::SystemClock;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::language::Language;
 use super::policy::Checkpoints;
 use super::surroundings::{Flags, Surroundings};
-use super::{Failure, adopt_orphans, attach, block_on, durable, python, runtime, state};
+use super::{Failure, adopt_orphans, attach, block_on, durable, language, runtime, state};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Connection file written by the front end
     #[arg(short = 'f', long = "connection-file", value_name = "FILE")]
     connection_file: PathBuf,
-    /// The interpreter that runs the code [default: that of the active environment, else python3]
-    #[arg(long, value_name = "PATH")]
-    python: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: language::Wanted,
     /// Share this session of the server (`cob sessions` lists them) instead of serving one; `new`: one that is opened for
     /// this front end and closed with it. Agents can use it as well
     #[arg(long, value_name = "ID", value_parser = attach::wanted)]
@@ -44,9 +45,9 @@ pub(crate) fn main(options: Options) -> Result<(), Failure> {
         return block_on(share(wanted, &options))?;
     }
     let file = ConnectionFile::read(&options.connection_file).map_err(Failure::usage)?;
-    let interpreter = python::resolve(python::choose(options.python.as_deref())?)?;
-    let Surroundings { config, private } =
-        options.surroundings.surroundings(interpreter, None, Json::object())?;
+    let runner = options.wanted.runner(Language::default())?;
+    let told = Json::from(Value::Object(options.wanted.options(runner.language)?));
+    let Surroundings { config, private } = options.surroundings.surroundings(runner, None, told)?;
     let config = Config {
         workers: options.durable.workers(config.workers),
         survival: options.durable.survival(&runtime::folder())?,
@@ -69,7 +70,7 @@ async fn share(wanted: attach::Wanted, options: &Options) -> Result<(), Failure>
     let (sender, commands) = mpsc::channel(4);
     tokio::spawn(watch_signals(sender.clone()));
     tokio::spawn(watch_parent(sender));
-    let new = attach::New { python: options.python.as_deref(), checkpoints: options.checkpoints.asked() };
+    let new = attach::New { wanted: &options.wanted, checkpoints: options.checkpoints.asked() };
     attach::run(&options.connection_file, wanted, new, commands).await
 }
 

@@ -18,12 +18,15 @@ mod figures;
 mod groups;
 mod info;
 mod install;
+mod javascript;
 mod kernel;
 mod keys;
+mod language;
 mod languages;
 mod limits;
 mod logs;
 mod notebook_file;
+mod permissions;
 mod policy;
 mod printer;
 mod progress;
@@ -137,6 +140,7 @@ impl Failure {
 }
 
 pub(crate) fn main() -> ExitCode {
+    javascript::work_if_asked();
     let cli = match config::command_line() {
         Ok(cli) => cli,
         Err(failure) => return exit(Err(failure)),

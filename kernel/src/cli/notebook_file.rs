@@ -86,6 +86,13 @@ impl Notebook {
         self.document.get("metadata")?.get("kernelspec")?.get("name")?.as_str()
     }
 
+    /// The languages that it names, what it was last run with first.
+    pub(crate) fn languages(&self) -> impl Iterator<Item = &str> {
+        let metadata = self.document.get("metadata");
+        let named = [("language_info", "name"), ("kernelspec", "language")];
+        named.into_iter().filter_map(move |(part, key)| metadata?.get(part)?.get(key)?.as_str())
+    }
+
     /// What the kernel says of its language.
     pub(crate) fn set_language(&mut self, language: Value) {
         let metadata = self.document.entry("metadata").or_insert_with(|| json!({}));
@@ -191,6 +198,9 @@ impl Notebook {
         let mut document = self.document.clone();
         let cells: Vec<Value> = self.cells.iter().cloned().map(split_cell).collect();
         document.insert("cells".to_owned(), cells.into());
+        // As nbformat does; what is versioned shall not change by being run.
+        let mut document = Value::Object(document);
+        document.sort_all_objects();
         let mut text = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
@@ -273,6 +283,20 @@ mod tests {
         let cells = notebook().code_cells();
         let found: Vec<_> = cells.iter().map(|c| (c.index, c.source.as_str(), c.may_fail)).collect();
         assert_eq!(found, [(1, "a\nb", false), (3, "d", true)]);
+    }
+
+    #[test]
+    fn the_languages_that_it_names_are_known_whoever_wrote_them() {
+        let named = |metadata: Value| {
+            let document = json!({ "cells": [], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5 });
+            let notebook = Notebook::from_json(document).unwrap();
+            notebook.languages().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let both = json!({ "kernelspec": { "name": "deno", "language": "typescript" },
+                           "language_info": { "name": "javascript" } });
+        assert_eq!(named(both), ["javascript", "typescript"]);
+        assert_eq!(named(json!({ "kernelspec": { "language": 5 } })), [""; 0]);
+        assert_eq!(named(json!({})), [""; 0]);
     }
 
     #[test]

@@ -12,20 +12,21 @@ use cob_protocol::json::Json;
 use cob_protocol::message::Outgoing;
 use serde_json::{Value, json};
 
+use super::language::{Language, Runner};
 use super::notebook_file::Notebook;
 use super::surroundings::{Flags, Surroundings};
 use super::terminal::{self, Terminal};
-use super::{Failure, absolute, adopt_orphans, block_on, python};
+use super::{Failure, absolute, adopt_orphans, block_on, language};
 
 /// Exit code of a program that was interrupted, by the shells' convention.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// FILE.ipynb (outputs are written back), FILE.py, or - for code from stdin
+    /// FILE.ipynb (outputs are written back), FILE.py, FILE.ts, FILE.js, or - for code from stdin
     #[arg(required_unless_present = "code", conflicts_with = "code")]
     file: Option<PathBuf>,
-    /// Arguments of the script: `sys.argv[1:]`
+    /// Arguments of the script: `sys.argv[1:]`, in JavaScript `cob.args`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
     /// Run this code
@@ -34,11 +35,10 @@ pub(crate) struct Options {
     /// Write the executed notebook here instead of over FILE.ipynb
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The interpreter that runs the code [default: that of the active environment, else python3]
-    #[arg(long, value_name = "PATH", conflicts_with = "kernel")]
-    python: Option<PathBuf>,
-    /// Use the interpreter of this kernelspec
-    #[arg(long, value_name = "NAME")]
+    #[command(flatten)]
+    wanted: language::Wanted,
+    /// Use the language and the interpreter of this kernelspec
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["language", "python"])]
     kernel: Option<String>,
     /// Go on after a cell that fails
     #[arg(long)]
@@ -58,29 +58,39 @@ enum Work {
 
 pub(crate) fn main(options: Options) -> Result<(), Failure> {
     let work = read(&options)?;
-    let interpreter = match &options.kernel {
-        Some(name) => interpreter_of(name)?,
-        None => match (&options.python, &work) {
-            // A notebook that was made on one of our kernelspecs runs on its interpreter again.
-            (None, Work::Notebook { notebook, .. }) => match notebook.kernel_name().map(interpreter_of) {
-                Some(Ok(interpreter)) => interpreter,
-                Some(Err(_)) | None => python::choose(None)?,
-            },
-            (named, _) => python::choose(named.as_deref())?,
-        },
-    };
+    let runner = runner(&options, &work)?;
     // A notebook runs where it lies, as in every front end; a script where it is started.
     let directory = match &work {
         Work::Notebook { path, .. } => absolute(path)?.parent().map(Path::to_owned),
         Work::Code { .. } => None,
     };
-    let session_options = script_options(&work, &options.arguments);
+    let session_options = session_options(&options, &work, runner.language)?;
     let Surroundings { config, private } =
-        options.surroundings.surroundings(python::resolve(interpreter)?, directory, session_options)?;
+        options.surroundings.surroundings(runner, directory, session_options)?;
     let code = block_on(run(config, &options, work))?;
     drop(private);
     let code = code?;
     if code == 0 { Ok(()) } else { Err(Failure::Silent(code)) }
+}
+
+/// What runs it: what was said, else what the notebook or the name of the file says.
+fn runner(options: &Options, work: &Work) -> Result<Runner, Failure> {
+    if let Some(name) = &options.kernel {
+        return kernelspec_runner(name);
+    }
+    let usual = match work {
+        Work::Notebook { notebook, .. } => {
+            // One that was made on one of our kernelspecs runs on its interpreter again.
+            let own = notebook.kernel_name().filter(|_| options.wanted.is_silent()).map(kernelspec_runner);
+            if let Some(Ok(runner)) = own {
+                return Ok(runner);
+            }
+            // One that was made with another kernel of a language runs with ours.
+            notebook.languages().find_map(|name| Language::named(name).ok())
+        }
+        Work::Code { name, .. } => Language::of_file(Path::new(name)),
+    };
+    options.wanted.runner(usual.unwrap_or_default())
 }
 
 fn read(options: &Options) -> Result<Work, Failure> {
@@ -110,17 +120,28 @@ fn read(options: &Options) -> Result<Work, Failure> {
     Ok(Work::Code { source, name, directory })
 }
 
-/// What a script expects of its interpreter: `sys.argv`, its own name, its folder first on `sys.path`.
-fn script_options(work: &Work, arguments: &[String]) -> Json {
-    let Work::Code { name, directory, .. } = work else { return Json::object() };
+/// What a script expects of what runs it: its arguments after its own name, that name, and the folder that it takes
+/// others from.
+fn session_options(options: &Options, work: &Work, language: Language) -> Result<Json, Failure> {
+    let mut told = options.wanted.options(language)?;
+    let Work::Code { name, directory, .. } = work else { return Ok(Json::from(Value::Object(told))) };
     let mut argv = vec![name.clone()];
-    argv.extend_from_slice(arguments);
+    argv.extend_from_slice(&options.arguments);
     let file = directory.as_ref().map(|_| name);
-    Json::from(json!({ "argv": argv, "file": file, "path": directory }))
+    // Whoever starts a script trusts what lies beside it.
+    if let (Language::JavaScript, Some(directory)) = (language, directory) {
+        let mut permissions = options.wanted.allowed.asked(language)?.unwrap_or_default();
+        permissions.read.push(directory.display().to_string());
+        told.insert("permissions".to_owned(), json!(permissions));
+    }
+    for (name, value) in [("argv", json!(argv)), ("file", json!(file)), ("path", json!(directory))] {
+        told.insert(name.to_owned(), value);
+    }
+    Ok(Json::from(Value::Object(told)))
 }
 
-/// The interpreter of an installed kernelspec of ours.
-fn interpreter_of(name: &str) -> Result<PathBuf, Failure> {
+/// What an installed kernelspec of ours runs.
+fn kernelspec_runner(name: &str) -> Result<Runner, Failure> {
     let places = kernelspec::search_path();
     let installed = kernelspec::find(&places, name).map_err(|error| {
         let known: Vec<String> = kernelspec::list(&places)
@@ -135,13 +156,15 @@ fn interpreter_of(name: &str) -> Result<PathBuf, Failure> {
         };
         Failure::Usage(format!("{error}; {hint}"))
     })?;
-    let python = installed.spec.metadata.get("cob").and_then(|cob| cob["python"].as_str());
-    python.map(PathBuf::from).ok_or_else(|| {
+    let about = installed.spec.metadata.get("cob").ok_or_else(|| {
         Failure::Usage(format!(
             "the kernelspec `{name}` in {} does not run cob",
             installed.directory.display()
         ))
-    })
+    })?;
+    // Those that were written before there was another one say nothing of it.
+    let language = about["language"].as_str().map_or(Ok(Language::Python), Language::named);
+    Runner::find(language.map_err(Failure::Usage)?, about["python"].as_str().map(Path::new))
 }
 
 /// A run in progress.

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use cob_kernel::server::{Defaults, Settings};
-use cob_pool::{Listener, Pool, PoolConfig, Program, Warmth};
+use cob_pool::{Build, Listener, Pool, PoolConfig, Program, Warmth};
 use cob_protocol::checkpoint::{Mode, Policy};
 use cob_protocol::limits::{CHECKPOINTS_MAX, FLUSH_MS_MAX};
+use cob_protocol::permissions::Permissions;
 use cob_protocol::resources::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::language::{Language, Runner};
 use super::languages::{self, Installed};
 use super::limits::seconds;
 use super::serving::{self, Stops};
-use super::{Failure, adopt_orphans, block_on, python, runtime};
+use super::{Failure, adopt_orphans, block_on, permissions, python, runtime};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -39,6 +41,10 @@ pub(crate) struct Options {
     /// session has asked
     #[arg(long, value_name = "NUMBER")]
     session_spares: Option<usize>,
+    /// Workers in JavaScript that wait from the start [default: none before the first session has asked, which costs that
+    /// one some tens of milliseconds]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    javascript: usize,
     /// Memory for everything that waits; environments not used for long make room first
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = size)]
     memory: u64,
@@ -92,6 +98,12 @@ struct Sessions {
     /// Their interpreter [default: the first of --python, else that of the active virtual environment, else `python3`]
     #[arg(long, value_name = "PATH")]
     session_python: Option<PathBuf>,
+    /// Folders whose files those in JavaScript may read and import; `.`: their working directory [default: none]
+    #[arg(long, value_name = "DIR", value_parser = permissions::usual)]
+    session_allow_read: Vec<String>,
+    /// Folders in which those in JavaScript may write files; `.`: their working directory [default: none]
+    #[arg(long, value_name = "DIR", value_parser = permissions::usual)]
+    session_allow_write: Vec<String>,
 }
 
 /// When checkpoints are taken.
@@ -137,6 +149,10 @@ impl Sessions {
                 hibernate_after_ms: after(self.hibernate_after),
                 durable_every_ms: after(self.durable_every),
                 ..Policy::default()
+            },
+            permissions: Permissions {
+                read: self.session_allow_read.clone(),
+                write: self.session_allow_write.clone(),
             },
         }
     }
@@ -219,8 +235,14 @@ fn plan(options: &Options) -> Result<Plan, Failure> {
         let usual = usual.filter(|usual| named.iter().all(|(path, _)| path != usual));
         for (path, warmth) in named.iter().cloned().chain(usual.map(|path| (path, Warmth::default()))) {
             let spares = options.session_spares.or(warmth.spares);
-            warm.push((languages::in_advance(path), Warmth { spares, ..warmth }));
+            let runner = Runner::at(Language::Python, path);
+            warm.push((languages::in_advance(runner), Warmth { spares, ..warmth }));
         }
+    }
+    if options.javascript > 0 {
+        let runner = Runner::find(Language::JavaScript, None)?;
+        let warmth = Warmth { spares: Some(options.javascript), ..Warmth::default() };
+        warm.push((languages::in_advance(runner), warmth));
     }
     let of_kernel = |path| python::program(path, std::env::vars_os().collect(), None);
     warm.extend(named.into_iter().map(|(path, warmth)| (of_kernel(path), warmth)));
@@ -256,7 +278,9 @@ async fn serve(options: Options, plan: Plan) -> Result<(), Failure> {
     for (program, warmth) in plan.warm {
         pool.warm(&program, warmth).await;
     }
-    let build = python::build();
+    let image = |language| (language == Language::Python).then_some(cob_python::MODULE);
+    let builds: Vec<_> =
+        Language::all().map(|language| Build { name: language.build(), image: image(language) }).collect();
     let open = match serving.open() {
         0 => String::new(),
         open => format!("; {open} sessions go on"),
@@ -265,7 +289,7 @@ async fn serve(options: Options, plan: Plan) -> Result<(), Failure> {
         "serving agents and keeping workers warm in {}{open}; `cob info` shows them, Ctrl-C ends this",
         folder.display()
     );
-    let sharing = listener.serve(&pool, &build, Some(cob_python::MODULE), &options.limits);
+    let sharing = listener.serve(&pool, &builds, &options.limits);
     serving.run(sharing, &mut stopped).await;
     drop(listener);
     pool.close().await;

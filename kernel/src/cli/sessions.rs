@@ -89,13 +89,15 @@ pub(crate) async fn told(
 }
 
 /// For people.
-pub(crate) fn table(sessions: &[Value]) -> Table<9> {
-    let head = ["ID", "NAME", "STATE", "OWNER", ">AGE", ">RUN", ">QUEUE", ">MEMORY", "CHECKPOINTS"];
+pub(crate) fn table(sessions: &[Value]) -> Table<10> {
+    let head =
+        ["ID", "NAME", "LANGUAGE", "STATE", "OWNER", ">AGE", ">RUN", ">QUEUE", ">MEMORY", "CHECKPOINTS"];
     let mut table = Table::new(head);
     for session in sessions {
         table.row([
             text(&session["session_id"]),
             text(&session["name"]),
+            text(&session["language"]),
             text(&session["state"]),
             text(&session["principal"]),
             age(&session["created_at"]),
@@ -140,16 +142,16 @@ mod tests {
     fn a_table_shows_each_session_and_a_dash_for_what_is_not_known() {
         let created = SystemClock.now().after_ms(-125_000).to_string();
         let sessions = [
-            json!({ "session_id": "s1", "name": "data", "state": "busy", "principal": "local",
+            json!({ "session_id": "s1", "name": "data", "language": "javascript", "state": "busy", "principal": "local",
                     "created_at": created, "execution_count": 12, "queue": [{}, {}],
                     "worker": { "resident_bytes": 40 << 20 }, "checkpoints": 4, "checkpoint_bytes": 20 << 20,
                     "forked_from": "s0.k3" }),
             json!({ "session_id": "s20", "state": "closed", "principal": "ann" }),
         ];
         let expected = [
-            "ID   NAME  STATE   OWNER    AGE  RUN  QUEUE  MEMORY  CHECKPOINTS",
-            "s1   data  busy    local  2m05s   12      2  40 MiB  4 (20 MiB), from s0.k3",
-            "s20  -     closed  ann        -    -      -       -  -",
+            "ID   NAME  LANGUAGE    STATE   OWNER    AGE  RUN  QUEUE  MEMORY  CHECKPOINTS",
+            "s1   data  javascript  busy    local  2m05s   12      2  40 MiB  4 (20 MiB), from s0.k3",
+            "s20  -     -           closed  ann        -    -      -       -  -",
         ];
         assert_eq!(table(&sessions).lines(), expected);
     }

@@ -10,9 +10,10 @@ use cob_protocol::ids::SessionId;
 use cob_protocol::json::Json;
 use cob_protocol::promise::Durability;
 
+use super::language::{Language, Runner};
 use super::limits::Bounds;
 use super::runtime::PrivateFolder;
-use super::{Failure, policy, python, runtime};
+use super::{Failure, policy, runtime};
 
 /// Flags of every command that runs code.
 #[derive(Debug, Args)]
@@ -42,33 +43,33 @@ pub(crate) struct Surroundings {
 }
 
 impl Flags {
-    /// How a session on `interpreter` is set up. `directory`: where it runs unless it is isolated.
+    /// How a session on `runner` is set up. `directory`: where it runs unless it is isolated.
     pub(crate) fn surroundings(
         &self,
-        interpreter: PathBuf,
+        runner: Runner,
         directory: Option<PathBuf>,
         options: Json,
     ) -> Result<Surroundings, Failure> {
+        let language = runner.language;
         let private = self.isolated.then(PrivateFolder::create).transpose()?;
         let program = match &private {
             // Whoever starts a kernel on their own machine runs their own code: it gets their environment.
             None => {
                 let directory = self.bounds.directory(directory)?;
-                python::program(interpreter, std::env::vars_os().collect(), directory)
+                runner.program(std::env::vars_os().collect(), directory)
             }
             Some(private) => {
                 let mut variables = harmless();
                 let own = [("HOME", private.work()), ("TMPDIR", private.tmp())];
                 variables.extend(own.map(|(name, path)| (name.into(), path.into())));
-                // Its home is empty; saying so lets all such sessions be forked from one zygote.
-                variables.push(("PYTHONNOUSERSITE".into(), "1".into()));
+                variables.extend(homeless(language));
                 variables.extend(listed(&self.variables)?);
-                python::program(interpreter, variables, Some(private.work()))
+                runner.program(variables, Some(private.work()))
             }
         };
         let workers = match self.cold {
             true => Workers::Cold,
-            false => Workers::Shared(shared_pool()),
+            false => Workers::Shared(shared_pool(language)),
         };
         let config = Config {
             id: SessionId(1),
@@ -95,9 +96,14 @@ impl Flags {
     }
 }
 
-/// The server of this user, if there is one.
-pub(crate) fn shared_pool() -> SharedPool {
-    SharedPool::at(cob_pool::Listener::path_in(&runtime::folder()), python::build())
+/// The server of this user, if there is one, for workers of this language.
+pub(crate) fn shared_pool(language: Language) -> SharedPool {
+    SharedPool::at(cob_pool::Listener::path_in(&runtime::folder()), language.build())
+}
+
+/// What says that the home of a session is empty: it lets all such sessions be forked from one zygote.
+pub(crate) fn homeless(language: Language) -> Option<(OsString, OsString)> {
+    (language == Language::Python).then(|| ("PYTHONNOUSERSITE".into(), "1".into()))
 }
 
 pub(crate) fn harmless() -> Vec<(OsString, OsString)> {

@@ -11,15 +11,35 @@ use cob_protocol::limits::SESSION_WAITING_MAX;
 use cob_protocol::message::PROTOCOL_VERSION;
 use cob_protocol::promise::SessionState;
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::request::ClientRequest;
 use crate::session::{Session, WorkerState};
 
-const HELP_LINKS: &[HelpLink] = &[
-    HelpLink { text: "Python Reference", url: "https://docs.python.org/3" },
-    HelpLink { text: "Jupyter Documentation", url: "https://docs.jupyter.org" },
+const JUPYTER: HelpLink = HelpLink { text: "Jupyter Documentation", url: "https://docs.jupyter.org" };
+
+/// Where people read on, by the name of the language.
+const HELP_LINKS: &[(&str, &[HelpLink])] = &[
+    ("python", &[HelpLink { text: "Python Reference", url: "https://docs.python.org/3" }, JUPYTER]),
+    (
+        "typescript",
+        &[
+            HelpLink { text: "TypeScript Handbook", url: "https://www.typescriptlang.org/docs/handbook/" },
+            HelpLink {
+                text: "JavaScript Reference",
+                url: "https://developer.mozilla.org/docs/Web/JavaScript/Reference",
+            },
+            JUPYTER,
+        ],
+    ),
 ];
+
+fn help_links(language_info: &Json) -> &'static [HelpLink] {
+    let info: Value = language_info.read().unwrap_or_default();
+    let found = HELP_LINKS.iter().find(|(language, _)| info["name"] == *language);
+    found.map_or(&[JUPYTER], |(_, links)| links)
+}
 
 /// Processor time at the last `usage_request`.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +79,7 @@ impl Session {
                 banner: &ready.banner,
                 debugger: false,
                 supported_features: &[],
-                help_links: HELP_LINKS,
+                help_links: help_links(&ready.language_info),
                 cob: SessionInfo {
                     session: &session.config.id.to_string(),
                     durability: session.config.durability,

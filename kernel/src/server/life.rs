@@ -24,7 +24,7 @@ use super::directory::{Directory, Handle};
 use super::keys::{Key, Keys, Opened, Outcome};
 use super::own::OwnFolder;
 use super::settings::{Languages, Settings};
-use super::spec::SessionSpec;
+use super::spec::{SessionSpec, asks_permission};
 use crate::outlet::Outlet;
 use crate::request::{Refusal, lanes};
 use crate::session::{Config, End, Session};
@@ -105,6 +105,7 @@ impl Sessions {
             None => usual.clone(),
             Some(asked) => usual.with(asked).map_err(Refusal::bad)?,
         };
+        let open = SessionOpen { language: self.languages().named(&open.language)?, ..open };
         let spec = SessionSpec { checkpoints, ..SessionSpec::asked(open, owner)? };
         let opened = outcome(self.begin(self.with_defaults(spec)?)?).await?;
         opened.sessions.first().copied().ok_or_else(not_opened)
@@ -117,6 +118,9 @@ impl Sessions {
         spec.limits = limits.map_err(|error| Refusal::new(ErrorCode::InvalidLimit, error.to_string()))?;
         spec.idle_timeout_ms = spec.idle_timeout_ms.or(defaults.idle_timeout_ms);
         spec.interrupt_grace_ms = spec.interrupt_grace_ms.or(defaults.interrupt_grace_ms);
+        if asks_permission(&spec.language) && !defaults.permissions.is_empty() {
+            spec.environment.permissions.get_or_insert_with(|| defaults.permissions.clone());
+        }
         Ok(spec)
     }
 
@@ -180,7 +184,7 @@ impl Sessions {
         Config {
             id,
             program,
-            options: Json::object(),
+            options: spec.options(),
             limits: spec.limits.clone(),
             interrupt_grace: spec.interrupt_grace(),
             umask: Some(OWN_UMASK),

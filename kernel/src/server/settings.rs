@@ -7,6 +7,7 @@ use cob_pool::{Program, Workers};
 use cob_protocol::checkpoint::Policy;
 use cob_protocol::content::agent::Environment;
 use cob_protocol::limits::SESSIONS_MAX;
+use cob_protocol::permissions::Permissions;
 use cob_protocol::promise::Durability;
 use cob_protocol::resources::Limits;
 
@@ -17,6 +18,14 @@ use crate::survival::Survival;
 
 /// What the server itself does not know: how code of a language is run.
 pub trait Languages: Send + Sync + fmt::Debug {
+    /// The one name of a language, whatever whoever asked called it.
+    ///
+    /// # Errors
+    /// A refusal that says what there is instead.
+    fn named(&self, language: &str) -> Result<String, Refusal> {
+        Ok(language.to_owned())
+    }
+
     /// Where the program lies that runs this language in such an environment. May take a while.
     ///
     /// # Errors
@@ -57,6 +66,8 @@ pub struct Defaults {
     pub interrupt_grace_ms: Option<u64>,
     /// What it does about checkpoints.
     pub checkpoints: Policy,
+    /// What its code may reach, in JavaScript.
+    pub permissions: Permissions,
 }
 
 impl Settings {

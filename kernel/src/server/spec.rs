@@ -10,6 +10,7 @@ use cob_protocol::error::ErrorCode;
 use cob_protocol::ids::CheckpointId;
 use cob_protocol::json::Json;
 use cob_protocol::limits::{INTERRUPT_GRACE_MS, SESSION_TEXT_BYTES_MAX};
+use cob_protocol::permissions::Permissions;
 use cob_protocol::promise::Durability;
 use cob_protocol::resources::Limits;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,7 @@ impl SessionSpec {
             return Err(Refusal::new(ErrorCode::BadRequest, why));
         }
         check_variables(&open.environment)?;
+        check_permissions(&open.language, open.environment.permissions.as_ref())?;
         Ok(Self {
             language: open.language,
             environment: open.environment,
@@ -148,6 +150,14 @@ impl SessionSpec {
         (!grace.is_zero()).then_some(grace)
     }
 
+    /// What its executor is told beside its environment.
+    pub(crate) fn options(&self) -> Json {
+        match &self.environment.permissions {
+            Some(permissions) => Json::from(serde_json::json!({ "permissions": permissions })),
+            None => Json::object(),
+        }
+    }
+
     /// The working directory that was asked for, which must be there.
     pub(crate) fn named_directory(&self) -> Result<Option<&Path>, Refusal> {
         let Some(named) = self.environment.cwd.as_deref().map(Path::new) else { return Ok(None) };
@@ -176,6 +186,23 @@ fn check_variables(environment: &Environment) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Only one language lets cob decide what its code may reach.
+fn check_permissions(language: &str, permissions: Option<&Permissions>) -> Result<(), Refusal> {
+    let Some(permissions) = permissions else { return Ok(()) };
+    if !asks_permission(language) {
+        let why = format!(
+            "`permissions` are for sessions in JavaScript; code in {language} may do what the user of the server may"
+        );
+        return Err(Refusal::new(ErrorCode::BadRequest, why));
+    }
+    permissions.check().map_err(|error| Refusal::new(ErrorCode::BadRequest, error.to_string()))
+}
+
+/// Whether code in this language reaches only what it is permitted.
+pub(crate) fn asks_permission(language: &str) -> bool {
+    language == "javascript"
+}
+
 fn check_texts(name: Option<&String>, key: Option<&String>) -> Result<(), Refusal> {
     for (what, text) in [("name", name), ("idempotency_key", key)] {
         if text.is_some_and(|text| text.is_empty() || text.len() > SESSION_TEXT_BYTES_MAX) {
@@ -192,7 +219,9 @@ fn digest(open: &SessionOpen) -> String {
     let rest = (open.idle_timeout_ms, open.interrupt_grace_ms, open.durability);
     let asked = (language, environment, limits, name, rest);
     // As another client writes it; and without it, as it was before there were any.
-    let checkpoints = open.checkpoints.as_ref().and_then(|asked| asked.read::<serde_json::Value>().ok());
+    let mut checkpoints = open.checkpoints.as_ref().and_then(|asked| asked.read::<serde_json::Value>().ok());
+    // The order of its keys says nothing; what keeps it depends on who else is built into this program.
+    checkpoints.iter_mut().for_each(serde_json::Value::sort_all_objects);
     hash_of(match checkpoints {
         None => Json::of(&asked),
         Some(checkpoints) => Json::of(&(asked, checkpoints)),
@@ -286,6 +315,32 @@ mod tests {
         refused(json!({ "name": "" }), ErrorCode::BadRequest, "name");
         refused(json!({ "idle_timeout_ms": 0 }), ErrorCode::BadRequest, "idle_timeout_ms");
         refused(json!({ "environment": { "env": { "A=B": "" } } }), ErrorCode::BadRequest, "A=B");
+        let permissions = json!({ "permissions": { "read": ["."] } });
+        refused(json!({ "environment": permissions }), ErrorCode::BadRequest, "JavaScript");
+        let permissions = json!({ "permissions": { "read": [""] } });
+        refused(
+            json!({ "language": "javascript", "environment": permissions }),
+            ErrorCode::BadRequest,
+            "cannot be the path",
+        );
+    }
+
+    #[test]
+    fn what_is_permitted_is_recorded_and_told_to_the_executor() {
+        let permissions = json!({ "read": ["/data"], "write": ["."] });
+        let spec = asked(json!({
+            "language": "javascript", "environment": { "permissions": permissions }, "idempotency_key": "k",
+        }))
+        .unwrap();
+        let told: serde_json::Value = spec.options().read().unwrap();
+        assert_eq!(told, json!({ "permissions": permissions }));
+        let again: SessionSpec = spec.about().read().unwrap();
+        assert_eq!(again.options(), spec.options());
+        let fork: ForkRequest = serde_json::from_value(json!({ "session_id": "s1" })).unwrap();
+        assert_eq!(spec.forked(&fork, "bob").unwrap()[0].options(), spec.options());
+        let none = asked(json!({ "language": "javascript", "idempotency_key": "k" })).unwrap();
+        assert_ne!(none.body, spec.body);
+        assert_eq!(none.options(), Json::object());
     }
 
     #[test]

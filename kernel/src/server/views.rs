@@ -6,6 +6,7 @@ use cob_bridge::SessionRecord;
 use cob_protocol::checkpoint::Policy;
 use cob_protocol::ids::{CheckpointId, PromiseId, SessionId};
 use cob_protocol::json::Json;
+use cob_protocol::permissions::Permissions;
 use cob_protocol::promise::{Durability, Kind, Promise, SessionState, State, Tally};
 use cob_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,8 @@ struct EnvironmentView {
     python: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cwd: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    permissions: Option<Permissions>,
     #[serde(default, serialize_with = "names")]
     env: BTreeMap<String, serde::de::IgnoredAny>,
 }

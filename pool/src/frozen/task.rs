@@ -19,7 +19,7 @@ use crate::household::{Checkpoint, Household};
 use crate::life::{Life, Parent, Process};
 use crate::packets::Packets;
 use crate::parked::Parked;
-use crate::pidfd;
+use crate::pidfd::{self, Named};
 use crate::processes::Stat;
 
 /// What is asked of a checkpoint, and who waits for it.
@@ -163,11 +163,11 @@ impl Task {
                     let parked = self.forks.forked(&self.program, (number, pid), descriptors)?;
                     drop(answer.send(parked.ok_or_else(|| "it ended at once".to_owned())));
                 } else if let Some((status, answer)) = self.savers.remove(&number) {
-                    let named = pidfd::named(pid, descriptors)?;
-                    let life =
-                        named.map(|(pid, pidfd)| Process { pid, pidfd, parent: Parent::Zygote(status) });
-                    let life = life.map(Life::watch).transpose()?;
-                    drop(answer.send(life.ok_or_else(|| "it ended at once".to_owned())));
+                    // A small bundle may be written already.
+                    let Named { pid, pidfd, is_gone } = pidfd::named_at_any_time(pid, descriptors)?;
+                    let process = Process { pid, pidfd, parent: Parent::Zygote(status) };
+                    let life = if is_gone { Life::watch_gone(process)? } else { Life::watch(process)? };
+                    drop(answer.send(Ok(life)));
                 }
             }
             Report::ForkFailed { number, reason } => {

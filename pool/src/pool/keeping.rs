@@ -222,13 +222,13 @@ impl Keeping {
             reason: missing.reason,
         };
         known.became.missing = prepared.missing.into_iter().map(problem).collect();
-        tracing::info!(python = %known.environment.path().display(), bytes, "zygote ready");
+        tracing::info!(program = known.environment.name(), bytes, "zygote ready");
         self.apply(Input::Prepared { environment, zygote, bytes });
     }
 
     fn zygote_gone(&mut self, zygote: ZygoteId, Failed { module, is_final, reason }: Failed) {
         let Some((environment, known)) = self.with_zygote(zygote) else { return };
-        tracing::warn!(python = %known.environment.path().display(), reason, "zygote lost");
+        tracing::warn!(program = known.environment.name(), reason, "zygote lost");
         known.zygote = None;
         let shared: Arc<str> = reason.as_str().into();
         if known.was_ready {
@@ -256,10 +256,14 @@ impl Keeping {
         self.numbers += 1;
         let id = EnvironmentId(self.numbers);
         let own = self.special.get(&environment).and_then(|warmth| warmth.imports.clone());
+        let imports = match environment.takes_imports() {
+            true => own.unwrap_or_else(|| self.imports.clone()),
+            false => Vec::new(),
+        };
         let known = Known {
             environment,
             image: program.image,
-            imports: own.unwrap_or_else(|| self.imports.clone()),
+            imports,
             became: ImportsInfo::default(),
             zygote: None,
             was_ready: false,
@@ -380,10 +384,7 @@ impl Keeping {
 
     fn info(&self) -> Info<serde_json::Value> {
         let describe = |id| match self.known.get(&id) {
-            Some(known) => Description {
-                name: known.environment.path().display().to_string(),
-                imports: known.became.clone(),
-            },
+            Some(known) => Description { name: known.environment.name(), imports: known.became.clone() },
             None => Description::default(),
         };
         let limits = serde_json::to_value(limits::forecast(&self.nursery.cgroups)).unwrap_or_default();

@@ -111,7 +111,7 @@ impl SharedPool {
             Reply::Cleared { .. } | Reply::Info { .. } => return Err(strange("an answer to something else")),
         };
         let enforced = serde_json::from_str(&enforced).map_err(io::Error::other)?;
-        let name = request.program.path.display().to_string();
+        let name = request.program.name();
         let mut parked = adopt(name, pid, descriptors)?;
         let tree = Tree::of(pid, &marker, &parked.pipes());
         parked.marker = marker;

@@ -33,6 +33,15 @@ use crate::slots::Origin;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// What workers are made of: those of another build are of no use to whoever asks.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// As whoever asks names it.
+    pub name: String,
+    /// Code that is handed to their program.
+    pub image: Option<&'static [u8]>,
+}
+
 /// Where other processes ask for workers.
 #[derive(Debug)]
 pub struct Listener {
@@ -104,9 +113,10 @@ impl Listener {
         tokio::task::spawn_blocking(|| Cgroups::detect().sweep()).await.unwrap_or_default()
     }
 
-    /// Serves whoever asks, from `pool`; for ever. `build` names the program that asks and serves, `image` is the
-    /// code of its workers, and `ceiling` what no session may exceed.
-    pub async fn serve(&self, pool: &Pool, build: &str, image: Option<&'static [u8]>, ceiling: &Limits) {
+    /// Serves whoever asks, from `pool`; for ever. `builds` are what its workers are made of, and `ceiling` is what no
+    /// session may exceed.
+    pub async fn serve(&self, pool: &Pool, builds: &[Build], ceiling: &Limits) {
+        let builds: Arc<[Build]> = builds.into();
         let room = Arc::new(Semaphore::new(POOL_CONNECTIONS_MAX));
         loop {
             // It is never closed.
@@ -125,8 +135,7 @@ impl Listener {
             };
             let server = Server {
                 pool: pool.clone(),
-                build: build.to_owned(),
-                image,
+                builds: Arc::clone(&builds),
                 ceiling: ceiling.clone(),
                 lent: Lent::default(),
             };
@@ -209,8 +218,7 @@ fn listening(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
 /// One connection.
 struct Server {
     pool: Pool,
-    build: String,
-    image: Option<&'static [u8]>,
+    builds: Arc<[Build]>,
     ceiling: Limits,
     lent: Lent,
 }
@@ -260,9 +268,10 @@ impl Server {
         limits: Limits,
     ) -> io::Result<()> {
         let refuse = async |reason: String| tell(connection, &Reply::Refused { reason }).await;
-        if build != self.build {
+        let Some(image) = self.builds.iter().find(|known| known.name == build).map(|known| known.image)
+        else {
             return refuse("the server is another version of cob; restart it".to_owned()).await;
-        }
+        };
         if self.lent.has_begun() {
             return refuse("this connection has a worker already".to_owned()).await;
         }
@@ -273,7 +282,7 @@ impl Server {
                 return tell(connection, &Reply::Forbidden { reason }).await;
             }
         };
-        let program = program.program(self.image);
+        let program = program.program(image);
         let mut grant = match self.pool.take(&program, Cold::Refused).await {
             Ok(grant) => grant,
             Err(error) => return refuse(error.to_string()).await,

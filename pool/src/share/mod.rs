@@ -15,4 +15,4 @@ mod wire;
 pub(crate) use client::encode;
 pub use client::{InfoError, SharedPool};
 pub(crate) use elsewhere::{Away, Elsewhere, Link};
-pub use listener::{ListenError, Listener, private_folder};
+pub use listener::{Build, ListenError, Listener, private_folder};

@@ -60,6 +60,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     row("pool", "import", "imports", Kind::List, ""),
     row("pool", "spares", "spares", Kind::Count, ""),
     row("pool", "session_spares", "session_spares", Kind::Count, "2"),
+    row("pool", "javascript", "javascript", Kind::Count, ""),
     row("pool", "memory", "memory", Kind::Text, ""),
     row("session", "limits", "session_limits", Kind::Limits, r#"{ memory = "2G", time = "60s" }"#),
     row("session", "idle_timeout", "session_idle_timeout", Kind::Seconds, ""),
@@ -69,6 +70,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     row("session", "checkpoint_budget", "checkpoint_budget", Kind::Text, ""),
     row("session", "hibernate_after", "hibernate_after", Kind::Seconds, ""),
     row("session", "durable_every", "durable_every", Kind::Seconds, ""),
+    row("session", "allow_read", "session_allow_read", Kind::List, r#"["/srv/data"]"#),
+    row("session", "allow_write", "session_allow_write", Kind::List, r#"["."]"#),
     row("session", "python", "session_python", Kind::Text, r#""/usr/bin/python3""#),
     row("limits", "", "limits", Kind::Limits, ""),
 ];

@@ -1,5 +1,6 @@
 //! One session for people.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -97,7 +98,8 @@ pub(super) fn summary(value: &Value) -> String {
             phrases.join(", ")
         }
         Value::Object(fields) => {
-            let phrases = fields.iter().map(|(name, value)| (name, inner(value).unwrap_or_default()));
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            let phrases = sorted.into_iter().map(|(name, value)| (name, inner(value).unwrap_or_default()));
             let told = phrases.filter(|(_, told)| !told.is_empty());
             let phrases: Vec<String> = told.map(|(name, told)| format!("{name} {told}")).collect();
             phrases.join(", ")

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use cob_pool::Workers;
 use cob_protocol::checkpoint::{Mode, Policy};
 use cob_protocol::content::agent::Environment;
+use cob_protocol::permissions::Permissions;
 use cob_protocol::time::SystemClock;
 use serde_json::json;
 
@@ -17,7 +18,7 @@ struct Nothing;
 impl Languages for Nothing {
     fn find(&self, language: &str, _: &Environment) -> Result<PathBuf, Refusal> {
         match language {
-            "python" => Ok("/bin/sleep".into()),
+            "python" | "javascript" => Ok("/bin/sleep".into()),
             other => Err(Refusal::new(ErrorCode::BadRequest, format!("no {other}; there is: python"))),
         }
     }
@@ -227,4 +228,23 @@ async fn a_key_names_all_branches_also_under_the_next_server() {
     let known = server.branch("ann", wish()).await.unwrap();
     assert_eq!((known.sessions, known.checkpoint), (vec![SessionId(2), SessionId(3)], Some(checkpoint)));
     server.close(std::time::Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn what_is_permitted_unless_a_session_says_otherwise_is_recorded_with_it() {
+    let (folder, bridge) = (tempfile::tempdir().unwrap(), bridge());
+    let usual = Permissions { read: vec![".".into()], write: Vec::new() };
+    let defaults =
+        crate::server::Defaults { permissions: usual.clone(), ..crate::server::Defaults::default() };
+    let settings = Settings { defaults, ..Settings::new(Workers::Cold, folder.path().to_owned()) };
+    let server = Sessions::new(bridge.clone(), Arc::default(), Arc::new(Nothing), settings);
+    let permitted = async |content| {
+        let session = server.open("ann", asked(content)).await.unwrap();
+        let record = bridge.session(session).await.unwrap().unwrap();
+        SessionSpec::of(&record).unwrap().environment.permissions
+    };
+    assert_eq!(permitted(json!({ "language": "javascript" })).await, Some(usual));
+    let none = json!({ "language": "javascript", "environment": { "permissions": {} } });
+    assert_eq!(permitted(none).await, Some(Permissions::default()));
+    assert_eq!(permitted(json!({})).await, None);
 }
