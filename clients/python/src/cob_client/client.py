@@ -16,6 +16,11 @@ from .wire import Message, new_id
 _UNCLAIMED_MAX = 64
 
 
+def _folders(folders: Union[str, Sequence[str]]) -> list[str]:
+    """A text is one folder: as a sequence of its characters it would permit ``/``, which is everything."""
+    return [folders] if isinstance(folders, str) else list(folders)
+
+
 class Client:
     """One client. ``async with connect() as client`` or ``client = await connect()`` connects it."""
 
@@ -76,7 +81,9 @@ class Client:
     async def open_session(
         self,
         *,
+        language: str = "python",
         python: Optional[str] = None,
+        permissions: Optional[Mapping[str, Union[str, Sequence[str]]]] = None,
         cwd: Optional[str] = None,
         env: Optional[Mapping[str, str]] = None,
         limits: Optional[str] = None,
@@ -89,14 +96,21 @@ class Client:
     ) -> Session:
         """Begins a session, or finds the one that was begun with the same `key`.
 
-        `python` is the interpreter, `limits` are written as on the command line (``"memory=2G,time=30s"``), times are in
-        seconds. `checkpoints` is ``"auto"`` (one between any two executions), ``"manual"``, ``"off"``, or a policy as the
+        `language` is ``"python"`` or ``"javascript"``, which runs TypeScript as well. `python` is the interpreter of a
+        session in Python. Code in JavaScript reaches the files that `permissions` name and no others:
+        ``{"read": [folders], "write": [folders]}``, where ``"."`` is its working directory. `limits` are written as on the
+        command line (``"memory=2G,time=30s"``), times are in seconds. `checkpoints` is ``"auto"`` (one between any two executions), ``"manual"``, ``"off"``, or a policy as the
         protocol has it: `mode`, `keep`, `budget_bytes`, `recover`, `hibernate_after_ms`, `durable_every_ms`. What is not
         given is the server's choice.
         """
         content = present(
-            language="python",
-            environment=present(python=python, cwd=cwd, env=dict(env) if env is not None else None),
+            language=language,
+            environment=present(
+                python=python,
+                permissions={kind: _folders(those) for kind, those in permissions.items()} if permissions is not None else None,
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+            ),
             limits=limits,
             name=name,
             idle_timeout_ms=milliseconds(idle_timeout),
