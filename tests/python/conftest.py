@@ -63,6 +63,10 @@ def kernelspecs(home, request):
             kernels = target.install(name, python, prefix)
             if request.config.getoption("--surviving"):
                 target.add_arguments(kernels / name, ["--grace", "5"])
+    if target.IS_COB:
+        target.install_language("javascript", prefix)
+        if request.config.getoption("--surviving"):
+            target.add_arguments(kernels / "javascript", ["--grace", "5"])
     return kernels
 
 

@@ -1,4 +1,4 @@
-"""Jupyter's own kernel tests (jupyter_kernel_test), with nothing skipped that a Python kernel can do.
+"""Jupyter's own kernel tests (jupyter_kernel_test), with nothing skipped that a kernel of the language can do.
 
 Each of them is run as the unittest that it is, because pytest reports a test as
 passed although one of its subtests failed.
@@ -10,10 +10,12 @@ import pytest
 
 from support import conformance, target
 
-CASES = [(suite, name) for suite in (conformance.PythonKernel, conformance.BareKernel, conformance.Welcome)
-         for name in unittest.defaultTestLoader.getTestCaseNames(suite)]
-# What has no sample in an environment without IPython, or on purpose above.
-UNSUPPORTED = {("BareKernel", "test_clear_output")}
+SUITES = [conformance.PythonKernel, conformance.BareKernel, conformance.Welcome]
+SUITES += [conformance.JavaScriptKernel, conformance.JavaScriptWelcome] if target.IS_COB else []
+CASES = [(suite, name) for suite in SUITES for name in unittest.defaultTestLoader.getTestCaseNames(suite)]
+# What has no sample in an environment without IPython, or in a language without a pager, or on purpose above.
+UNSUPPORTED = {("BareKernel", "test_clear_output"): "there is no clear_output without IPython",
+               ("JavaScriptKernel", "test_pager"): "nothing opens the pager"}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,6 @@ def test_conformance(started, suite, name):
     problems = [text for _, text in result.failures + result.errors]
     assert not problems, "\n".join(problems)
     if (suite.__name__, name) in UNSUPPORTED:
-        pytest.skip(f"{name}: there is no clear_output without IPython")
+        pytest.skip(f"{name}: {UNSUPPORTED[suite.__name__, name]}")
     skipped = [reason for _, reason in result.skipped]
     assert not skipped or (not target.IS_COB and skipped == ["History range not supported"])

@@ -75,8 +75,13 @@ EXPECTED = {
                   printed("thread 0\nthread 1\nthread 2\n"), result("[0, 1, 4, 9, 16]")],
     "plain": [[], result("[('o', 4), ('e', 3)]"), printed('{"words": 9, "mean": 3.888888888888889}\n'),
               [("display_data", "image/svg+xml")] * 2, result("(False, True)"), result("9"), printed("last\n")],
+    "javascript": [result("text/html"), [("display_data", "text/html"), ("display_data", "text/markdown"), ("display_data", "text/latex"),
+                                         ("execute_result", "application/json")],
+                   result("image/png"), result("image/svg+xml"), [("stdout", "number 0\nnumber 1\nnumber 2\n"), ("execute_result", "[ 1, 4, 9 ]")],
+                   [("display_data", '"3 of 3"')], [("error", "TypeError: *")], result("text/html"), printed("stays\n"), result("text/html"),
+                   [("stderr", "oops\n"), ("stdout", "later\n"), ("execute_result", 'Map(1) { "a" => 1 }')]],
 }
-RICH = [name for name in EXPECTED if name != "plain"]
+RICH = [name for name in EXPECTED if name not in ("plain", "javascript")]
 
 
 def check(name, notebook):
@@ -124,6 +129,16 @@ def test_nbclient_runs_plain_notebooks_in_an_empty_environment(kernelspecs, tmp_
     check_counts(notebook)
 
 
+@pytest.mark.cob_only("runs Python")
+def test_nbclient_runs_a_notebook_in_typescript(kernelspecs, tmp_path):
+    notebook = execute("javascript", kernelspecs, tmp_path, "javascript")
+    check("javascript", notebook)
+    check_counts(notebook)
+    # What nbconvert names the script by, and colours the code with.
+    info = notebook.metadata.language_info
+    assert (info.name, info.file_extension, info.pygments_lexer, info.nbconvert_exporter) == ("typescript", ".ts", "typescript", "script")
+
+
 def test_nbclient_stops_at_an_error(kernelspecs, tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in ("print(1)", "1/0", "print('never')")])
     client = NotebookClient(notebook, kernel_name="bare", timeout=120, resources={"metadata": {"path": str(tmp_path)}})
@@ -161,6 +176,13 @@ def test_papermill_passes_parameters_to_a_rich_notebook(jupyter_path, tmp_path):
     cells = code_cells(notebook)
     assert "injected-parameters" in cells[1].metadata.tags
     assert ("stdout", "rows: 7\n") in shown(cells[2])
+
+
+@pytest.mark.cob_only("runs Python")
+def test_papermill_runs_a_notebook_in_typescript_and_tells_its_error(jupyter_path, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="reading 'people'"):
+        run_papermill("javascript", tmp_path, "javascript")
+    check("javascript", nbformat.read(tmp_path / "javascript.ipynb", as_version=4))
 
 
 def test_papermill_passes_parameters_to_a_plain_notebook(jupyter_path, tmp_path):

@@ -39,6 +39,8 @@ pub struct Setup {
     server: Option<String>,
     /// What starts it, if not the test itself.
     launcher: Vec<OsString>,
+    /// Instead of Python.
+    language: Option<String>,
 }
 
 /// A kernel process.
@@ -75,6 +77,7 @@ impl Setup {
             arguments: Vec::new(),
             server: None,
             launcher: Vec::new(),
+            language: None,
         }
     }
 
@@ -82,6 +85,13 @@ impl Setup {
     #[must_use]
     pub fn tcp(mut self) -> Self {
         self.transport = Transport::Tcp;
+        self
+    }
+
+    /// In a language that needs no interpreter.
+    #[must_use]
+    pub fn language(mut self, language: &str) -> Self {
+        self.language = Some(language.to_owned());
         self
     }
 
@@ -202,7 +212,11 @@ impl Setup {
     fn spawn(&self, folder: &Path, marker: &str, variables: &[(&str, &str)]) -> (Child, Log) {
         let path = folder.join("kernel.json");
         let mut command = command(&[OsStr::new("kernel"), OsStr::new("-f"), path.as_os_str()], folder);
-        command.arg("--python").arg(&self.python).env("COB_LOG", "info").env("COB_TEST_MARK", marker);
+        match &self.language {
+            Some(language) => command.arg("--language").arg(language),
+            None => command.arg("--python").arg(&self.python),
+        };
+        command.env("COB_LOG", "info").env("COB_TEST_MARK", marker);
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.envs(variables.iter().copied());
         let mut command = launched(&self.launcher, command);

@@ -39,6 +39,12 @@ def install(name, python, prefix):
     return kernels
 
 
+def install_language(language, prefix):
+    """Registers a kernel of another language than Python; its name is that of the language."""
+    subprocess.run([COB, "install", "--language", language, "--name", language, "--prefix", str(prefix)],
+                   check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
 def add_arguments(folder, arguments):
     """Lets a kernelspec start its kernel with more arguments."""
     path = folder / "kernel.json"

@@ -328,7 +328,15 @@ impl Agent {
     /// # Panics
     /// When it is refused.
     pub async fn open(&mut self) -> String {
-        let content = json!({ "language": "python", "environment": self.environment });
+        self.open_in("python").await
+    }
+
+    /// The same, in a language.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn open_in(&mut self, language: &str) -> String {
+        let content = json!({ "language": language, "environment": self.environment });
         let reply = self.ok("session_open", content).await;
         reply["session_id"].as_str().expect("the name of a session").to_owned()
     }
