@@ -100,12 +100,14 @@ class Server:
         runtime = Path(self.folder.name, "run")
         # Sessions have the second one: with it, what is kept warm from the start is for them.
         self.env = os.environ | {"COB_RUNTIME_DIR": str(runtime), "PYTHONNOUSERSITE": "1"}
-        argv = [options.cob, "serve", "--store", str(Path(self.folder.name, "store")), "--python", options.python,
-                "--import", options.imports, "--spares", "4", "--grace", "0"]
+        argv = [options.cob, "serve", "--store", str(Path(self.folder.name, "store")), "--grace", "0", *self.pool()]
         self.process = subprocess.Popen(argv, env=self.env, stdout=subprocess.DEVNULL)
         self.endpoint = self.wait(runtime / "server.json")
         self.agent = Lean((zmq.DEALER, self.endpoint))
         self.agent.ask("hello_request", {"versions": [1]})
+
+    def pool(self):
+        return ["--python", self.options.python, "--import", self.options.imports, "--spares", "4"]
 
     def wait(self, file):
         deadline = time.monotonic() + 60
@@ -121,13 +123,13 @@ class Server:
         while time.monotonic() < deadline:
             done = subprocess.run([self.options.cob, "info", "--json"], env=self.env, capture_output=True, text=True)
             environments = json.loads(done.stdout)["environments"] if done.returncode == 0 else []
-            if environments and environments[0]["warm"] >= 4:
+            if any(environment["warm"] >= 4 for environment in environments):
                 return
             time.sleep(0.02)
         raise SystemExit("the server never became warm")
 
-    def open(self):
-        return self.agent.ask("session_open", {"language": "python"})["session_id"]
+    def open(self, language="python"):
+        return self.agent.ask("session_open", {"language": language})["session_id"]
 
     def run(self, session, code="1+1"):
         message = self.agent.send("execute_request", {"session_id": session, "code": code, "credit": 100})
