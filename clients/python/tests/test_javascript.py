@@ -24,6 +24,16 @@ async def test_code_runs_and_its_results_are_rich(connect):
         assert (await session.run("const x = 5; x")).text == "5"
 
 
+async def test_a_worker_that_was_forked_has_the_variables_of_its_session(connect):
+    async with connect() as client:
+        for value in ["one", "two"]:  # at the latest the second one is forked
+            async with await opened(client, env={"MINE": value}) as session:
+                assert (await session.run("[cob.env.MINE, cob.env.HOME === cob.cwd()].join()")).text == f'"{value},true"'
+                branch, = await session.fork(1)
+                assert (await branch.run("cob.env.MINE")).text == f'"{value}"'
+                await branch.close()
+
+
 async def test_other_names_of_the_language_are_recorded_as_one(connect):
     async with connect() as client, await client.open_session(language="ts", key="one") as session:
         assert (await session.info())["language"] == "javascript"

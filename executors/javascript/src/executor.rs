@@ -14,7 +14,9 @@ use cob_worker::{Executor, Finished, Introduction, Surroundings, Worker};
 use crate::engine::{self, Engine};
 use crate::errors;
 use crate::transform::{Completeness, completeness};
-use crate::{bundle, cells, comm, complete, freezing, inspect, namespace, ops, permissions, reactor, zygote};
+use crate::{
+    bundle, cells, comm, complete, freezing, inspect, namespace, ops, permissions, reactor, worker, zygote,
+};
 
 /// The version of the language: what both engines have, give or take a few proposals.
 const ECMASCRIPT: &str = "ES2025";
@@ -41,7 +43,10 @@ impl JavaScript {
     }
 
     /// What `hello` asks for: in a new worker, and in one that goes on from a checkpoint.
-    fn arrive(&mut self, hello: &Hello, _surroundings: &Surroundings) -> Result<(), String> {
+    fn arrive(&mut self, hello: &Hello, surroundings: &Surroundings) -> Result<(), String> {
+        if let Some(variables) = &surroundings.variables {
+            worker::set_environment(variables, hello.resumes);
+        }
         permissions::grant(&hello.options)?;
         ops::machine::set_arguments(&hello.options);
         self.engine.modules.set_folder(&hello.options);

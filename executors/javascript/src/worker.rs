@@ -1,9 +1,12 @@
 //! The worker program.
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use cob_protocol::limits::JS_STACK_BYTES;
 use cob_worker::Worker;
 use cob_worker::descriptors::Role;
@@ -52,6 +55,20 @@ pub fn main() -> ! {
 /// The worker, where one is needed: there is none in a zygote.
 pub(crate) fn worker() -> Option<&'static Worker> {
     WORKER.get()
+}
+
+/// What a forked worker is told of its environment: all of it, or what changes in one that `resumes`.
+pub(crate) fn set_environment(variables: &[(Bytes, Bytes)], resumes: bool) {
+    let kept = OsStr::new(NO_CACHE);
+    let before = std::env::vars_os().map(|(name, _)| name).filter(|name| !resumes && name != kept);
+    // SAFETY: the process has one thread with QuickJS, and with V8 no other reads or changes the environment.
+    unsafe {
+        before.for_each(|name| std::env::remove_var(name));
+        // A name may begin with the sign, which the system takes and the library does not.
+        for (name, value) in variables.iter().filter(|(name, _)| !name.is_empty() && !name.contains(&b'=')) {
+            std::env::set_var(OsStr::from_bytes(name), OsStr::from_bytes(value));
+        }
+    }
 }
 
 /// The main thread's stack grows up to the limit that holds when it grows.
